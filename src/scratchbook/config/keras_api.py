@@ -1,0 +1,122 @@
+"""Which Keras classes a notebook may name, and how it writes them: YAML entries in, Keras's own
+`{"class_name": …, "config": …}` out.
+
+What each class takes is read from `keras_api.json`, which `scratchbook generate` writes from the
+installed Keras: so a misspelt argument is found without the seconds that importing Keras takes.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from .errors import nearest
+from .strict import unusable
+
+API_FILE = Path(__file__).with_name("keras_api.json")
+
+ALLOWED: dict[str, tuple[str, list[str]]] = {
+    "layer": (
+        "layers",
+        """Activation AveragePooling2D BatchNormalization Conv2D Dense DepthwiseConv2D Dropout ELU
+        Flatten GaussianNoise GlobalAveragePooling2D GlobalMaxPooling2D GroupNormalization
+        LayerNormalization LeakyReLU MaxPooling2D Normalization PReLU ReLU Rescaling
+        SeparableConv2D SpatialDropout2D ZeroPadding2D""".split(),
+    ),
+    "augmentation layer": (
+        "layers",
+        """RandomBrightness RandomColorJitter RandomContrast RandomCrop RandomErasing RandomFlip
+        RandomGrayscale RandomHue RandomRotation RandomSaturation RandomSharpness RandomShear
+        RandomTranslation RandomZoom""".split(),
+    ),
+    "optimizer": ("optimizers", ["SGD", "Adam", "AdamW", "RMSprop"]),
+    "callback": ("callbacks", ["ReduceLROnPlateau", "EarlyStopping"]),
+}
+"""What may be named, by kind: the Keras module and its classes."""
+
+ACTIVATIONS = """elu exponential gelu hard_sigmoid hard_silu leaky_relu linear mish relu relu6 selu
+sigmoid silu softmax softplus softsign swish tanh""".split()
+LOSSES = ["categorical_crossentropy", "binary_crossentropy"]
+
+# Ours to decide: data order and dropout follow the run's seed, numbers follow `precision`.
+_NOT_ARGUMENTS = {"self", "args", "kwargs", "seed", "data_format", "dtype", "verbose"}
+_NOT_OF_CALLBACKS = {"restore_best_weights"}  # both checkpoints, best and last, are kept anyway
+
+
+def describe_keras() -> dict[str, dict[str, list[str]]]:
+    """What each allowed class of the installed Keras takes: {kind: {class: [argument, …]}}."""
+    import keras
+
+    description = {}
+    for kind, (module, names) in ALLOWED.items():
+        description[kind] = {
+            name: _arguments_of(getattr(getattr(keras, module), name), kind) for name in names
+        }
+    return description
+
+
+def _arguments_of(keras_class: type, kind: str) -> list[str]:
+    arguments = list(inspect.signature(keras_class.__init__).parameters)
+    if kind == "layer":
+        arguments += ["name", "trainable"]
+    if kind == "optimizer":
+        arguments += ["decay"]  # the rule of Keras 2, see scratchbook.training.optimizers
+    left_out = _NOT_ARGUMENTS | (_NOT_OF_CALLBACKS if kind == "callback" else set())
+    return [name for name in dict.fromkeys(arguments) if name not in left_out]
+
+
+@cache
+def keras_api() -> dict[str, dict[str, list[str]]]:
+    """The committed description of what each allowed class takes."""
+    return json.loads(API_FILE.read_text(encoding="utf-8"))
+
+
+def keras_object(
+    entry: Any, kind: str, defaults: dict[str, dict[str, Any]] | None = None
+) -> dict[str, Any]:
+    """One entry of a notebook in Keras's serialized form.
+
+    `MaxPooling2D`, `Conv2D: 32` (a scalar is the first argument) and
+    `Conv2D: {filters: 32, strides: 2}` are the ways to write one.
+
+    Args:
+        entry: what stands in the YAML file.
+        kind: a key of `ALLOWED`.
+        defaults: {class: {argument: value}} for arguments that the entry leaves out.
+
+    Raises:
+        PydanticCustomError: it is no class of that kind or takes no such argument.
+    """
+    name, given = _name_and_arguments(entry, kind)
+    known = keras_api()[kind]
+    if name not in known:
+        raise unusable(f"unknown {kind} {name!r}; {nearest(name, known)}")
+    arguments = known[name]
+    if not isinstance(given, dict):
+        given = {} if given is None else {arguments[0]: given}
+    for argument, value in given.items():
+        if argument not in arguments:
+            raise unusable(
+                f"{name} takes no {argument!r}; {nearest(argument, arguments)}"
+                f" ({name} takes: {', '.join(arguments)})"
+            )
+        if argument == "activation" and value is not None and value not in ACTIVATIONS:
+            raise unusable(
+                f"{name}: unknown activation {value!r}; {nearest(value, ACTIVATIONS)}"
+            )
+    return {"class_name": name, "config": {**(defaults or {}).get(name, {}), **given}}
+
+
+def _name_and_arguments(entry: Any, kind: str) -> tuple[str, Any]:
+    if isinstance(entry, str):
+        return entry, None
+    if isinstance(entry, dict) and len(entry) == 1:
+        name, arguments = next(iter(entry.items()))
+        if isinstance(name, str):
+            return name, arguments
+    raise unusable(
+        f"a {kind} is written as a name or as `Name: arguments`, but {entry!r} was given"
+    )

@@ -1,0 +1,267 @@
+"""The pydantic models of a notebook page: one goal, one data set, its experiments."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from .claims import METRICS, bindings
+from .errors import nearest
+from .keras_api import LOSSES, keras_object
+from .settings import Name, Seed
+from .strict import Strict, unusable
+
+
+def _keras(kind: str) -> BeforeValidator:
+    """Checks an entry's class and arguments; what is kept is the entry as written, since the
+    notebook's defaults are merged in only when an experiment is resolved."""
+
+    def check(entry: Any) -> Any:
+        keras_object(entry, kind)
+        return entry
+
+    return BeforeValidator(check)
+
+
+KerasEntry = str | dict[str, Any]
+Layer = Annotated[KerasEntry, _keras("layer")]
+AugmentationLayer = Annotated[KerasEntry, _keras("augmentation layer")]
+Optimizer = Annotated[KerasEntry, _keras("optimizer")]
+Callback = Annotated[KerasEntry, _keras("callback")]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Text = Annotated[str, Field(max_length=20_000)]
+
+
+class Training(Strict):
+    """How a network is trained; each key may stand in an experiment or in `defaults`."""
+
+    augment: list[AugmentationLayer] | None = None
+    """Keras augmentation layers, applied to training images only, each epoch anew."""
+    optimizer: Optimizer | None = None
+    """A Keras optimizer, `Adam: {learning_rate: 0.001}` (the default) or by name alone. `decay` is
+    Keras 2's rule: learning_rate / (1 + decay · steps)."""
+    loss: Literal["categorical_crossentropy", "binary_crossentropy"] | None = None
+    """The loss; `categorical_crossentropy` unless given. `binary_crossentropy` on a softmax is
+    taken by its definition, on probabilities clipped at 1e-7."""
+    batch_size: int | None = Field(None, ge=1)
+    """Images in one step; 32 unless given."""
+    epochs: int | None = Field(None, ge=1)
+    """Passes over the training images; 10 unless given."""
+    train_samples: int | None = Field(None, ge=1)
+    """Train on this many images only: a stratified sample, drawn anew for each seed."""
+    callbacks: list[Callback] | None = None
+    """`ReduceLROnPlateau`, `EarlyStopping`, with Keras's arguments."""
+    threads: int | None = Field(None, ge=1)
+    """CPU threads of the training, 1 unless given. Small networks train best with one thread
+    each, side by side."""
+
+
+DEFAULTS: dict[str, Any] = {
+    "augment": [],
+    "optimizer": {"Adam": {"learning_rate": 0.001}},
+    "loss": LOSSES[0],
+    "batch_size": 32,
+    "epochs": 10,
+    "train_samples": None,
+    "callbacks": [],
+    "threads": 1,
+}
+"""What holds where neither the experiment, nor its parents, nor the notebook says otherwise."""
+
+
+class Defaults(Training):
+    """What holds for every experiment of the notebook that does not say otherwise."""
+
+    layers: dict[str, dict[str, Any]] = {}
+    """Arguments a layer class takes unless an experiment gives them:
+    `Conv2D: {kernel_size: 3, padding: same}`."""
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _known_layers(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            for name, arguments in value.items():
+                keras_object({name: arguments}, "layer")
+        return value
+
+
+class Recorded(Strict):
+    """What an earlier notebook wrote down; shown beside what is measured here."""
+
+    parameters: int | None = Field(None, ge=0)
+    """The network's parameter total. An assertion: a network of another size is not trained."""
+    trainable: int | None = Field(None, ge=0)
+    """Its trainable parameters. An assertion too."""
+    epoch: int | None = Field(None, ge=1)
+    """The epoch that the recorded figures belong to."""
+    train_accuracy: Fraction | None = None
+    """Accuracy on the training images, 0 to 1."""
+    val_accuracy: Fraction | None = None
+    """Accuracy on the validation images, 0 to 1."""
+    train_loss: float | None = Field(None, ge=0)
+    """Loss on the training images."""
+    val_loss: float | None = Field(None, ge=0)
+    """Loss on the validation images."""
+    weights: str | None = None
+    """The name of the weights file."""
+
+
+class Experiment(Training):
+    """One thing to try: an architecture and its hyper-parameters."""
+
+    title: Text = ""
+    """A few words, shown in the headings."""
+    parent: Name | None = None
+    """The experiment this one starts from: keys that are not written here are taken from it, and
+    the report shows what changed."""
+    layers: list[Layer] | None = Field(None, min_length=1)
+    """The network, as Keras layers in order: `Conv2D: 32`, `MaxPooling2D`, … The last is a
+    `Dense` with a softmax unit a class (or one sigmoid unit)."""
+    recorded: Recorded = Recorded()
+    """Figures an earlier notebook wrote down for this experiment."""
+    notes: list[Text] = []
+    """What you thought; shown as written."""
+
+
+class KeyResult(Strict):
+    """One line of the key results."""
+
+    text: Text
+    """Free text; `{train2.val_accuracy:.2f}` stands for the figure of a run."""
+    recorded: float | None = None
+    """The figure that an earlier notebook wrote down for it."""
+
+
+EpochChoice = Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=r"^(last|best|\d+-\d+)$")]
+
+
+class Cam(Strict):
+    """Grad-CAM through the epochs."""
+
+    epochs: list[EpochChoice] = Field(default=["best", "last"], min_length=1)
+    """Which epochs to look at: numbers, ranges like `1-5`, `best`, `last`."""
+    images: int | list[Name | int] = 6
+    """How many images (a fixed, class-balanced sample), or which: rows of the prepared data."""
+    layer: str | None = None
+    """The layer to look at; the deepest one with a grid of at least 7×7 unless given."""
+    method: Literal["gradcam", "hirescam"] = "gradcam"
+    """`hirescam` is faithful where the head is Flatten → Dense."""
+
+
+class Notebook(Strict):
+    """One page: one question, one data set, the experiments that answer it."""
+
+    title: Text = ""
+    """The name on the page; the file's name unless given."""
+    goal: Text
+    """The question."""
+    lang: str = Field("en", pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$")
+    """The language your notes are written in, for browsers and screen readers."""
+    dataset: Name
+    """A data set of `config/datasets.yaml`."""
+    key_results: list[KeyResult] = []
+    """What was learnt, with figures bound to runs."""
+    notes: list[Text] = []
+    """Remarks on the whole notebook."""
+    validation: Literal["validation", "test"] = "validation"
+    """The split that the best epoch is chosen on. `test` trains on train and validation images
+    together and chooses on the very images that are reported; the report then says so."""
+    baseline: Name | None = None
+    """The experiment that the others are compared with; the first unless given."""
+    seeds: list[Seed] | None = Field(None, min_length=1)
+    """The random seeds of this notebook, instead of those in `config/config.yaml`."""
+    defaults: Defaults = Defaults()
+    """What holds for every experiment that does not say otherwise."""
+    experiments: dict[Name, Experiment] = Field(min_length=1)
+    """The experiments by name, in the order in which they were tried."""
+    cam: Cam | None = Cam()
+    """Grad-CAM through the epochs; `null` leaves it out."""
+
+    @model_validator(mode="after")
+    def _references_exist(self) -> Notebook:
+        known = self.experiments
+        if self.baseline is not None and self.baseline not in known:
+            raise unusable(
+                f"baseline: no experiment {self.baseline!r}; {nearest(self.baseline, known)}"
+            )
+        for name, experiment in known.items():
+            chain = [name]
+            while (parent := known[chain[-1]].parent) is not None:
+                if parent not in known:
+                    raise unusable(
+                        f"experiments.{chain[-1]}.parent: no experiment {parent!r}; "
+                        f"{nearest(parent, known)}"
+                    )
+                chain.append(parent)
+                if parent in chain[:-1]:
+                    raise unusable(
+                        f"experiments.{name}.parent: goes in a circle: {' → '.join(chain)}"
+                    )
+            if all(known[ancestor].layers is None for ancestor in chain):
+                raise unusable(
+                    f"experiments.{name}.layers: is missing; give the list of layers, "
+                    "or a `parent` to take them from"
+                )
+            self._check_head(name, experiment)
+        return self
+
+    @staticmethod
+    def _check_head(name: str, experiment: Experiment) -> None:
+        if experiment.layers is None:
+            return
+        last = keras_object(experiment.layers[-1], "layer")
+        if last["class_name"] not in ("Dense", "Activation"):
+            raise unusable(
+                f"experiments.{name}.layers[{len(experiment.layers) - 1}]: the last layer must be "
+                f"a Dense with a softmax unit a class, but it is {last['class_name']}"
+            )
+
+    @model_validator(mode="after")
+    def _claims_are_bound(self) -> Notebook:
+        for position, result in enumerate(self.key_results):
+            where = f"key_results[{position}].text"
+            try:
+                found = list(bindings(result.text))
+            except ValueError as error:
+                raise unusable(f"{where}: {error}") from None
+            for binding in found:
+                if binding.experiment not in self.experiments:
+                    raise unusable(
+                        f"{where}: {binding.text}: no experiment {binding.experiment!r}; "
+                        f"{nearest(binding.experiment, self.experiments)}"
+                    )
+                if binding.metric not in METRICS:
+                    raise unusable(
+                        f"{where}: {binding.text}: no figure {binding.metric!r}; "
+                        f"{nearest(binding.metric, METRICS)}"
+                    )
+        return self
+
+    def spec(self, experiment: str) -> dict[str, Any]:
+        """What determines the experiment's runs, with every default filled in (plain JSON)."""
+        chain = [self.experiments[experiment]]
+        while chain[-1].parent is not None:
+            chain.append(self.experiments[chain[-1].parent])
+        given = [*chain, self.defaults]
+
+        def value(key: str) -> Any:
+            written = (getattr(level, key) for level in given if key in level.model_fields_set)
+            return next(written, DEFAULTS[key])
+
+        layers = next(level.layers for level in chain if level.layers is not None)
+        recorded = self.experiments[experiment].recorded
+        return {
+            "dataset": self.dataset,
+            "layers": [keras_object(entry, "layer", self.defaults.layers) for entry in layers],
+            "augment": [keras_object(entry, "augmentation layer") for entry in value("augment")],
+            "optimizer": keras_object(value("optimizer"), "optimizer"),
+            "loss": value("loss"),
+            "batch_size": value("batch_size"),
+            "epochs": value("epochs"),
+            "train_samples": value("train_samples"),
+            "callbacks": [keras_object(entry, "callback") for entry in value("callbacks")],
+            "validation": self.validation,
+            "recorded_parameters": recorded.parameters,
+            "recorded_trainable": recorded.trainable,
+        }

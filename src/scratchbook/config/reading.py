@@ -1,0 +1,92 @@
+"""Read a YAML file: a path in, plain values out, with the mistakes YAML would swallow refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .errors import ScratchbookError
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """YAML 1.2's numbers and booleans (`1e-4` is a number, `no` is a word); no key twice."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 (PyYAML's own way to configure a loader)
+        first: [rule for rule in rules if not rule[0].endswith((":bool", ":float"))]
+        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            key = self.construct_object(key_node, deep=True)
+            line = key_node.start_mark.line + 1
+            if key in seen:
+                raise ScratchbookError(
+                    f"{self.name}:{line}: {key!r} is written twice (first in line {seen[key]}); "
+                    "give one of them another name"
+                )
+            seen[key] = line
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^[-+]?(\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?$"
+        r"|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"
+    ),
+    list("-+0123456789."),
+)
+
+
+def read_yaml(path: Path) -> Any:
+    """The values in a YAML file.
+
+    Raises:
+        ScratchbookError: the file is missing, is no YAML, or has a key twice.
+    """
+    try:
+        loader = _Loader(path.read_bytes())
+        loader.name = str(path)
+        return loader.get_single_data()
+    except FileNotFoundError:
+        raise ScratchbookError(f"{path}: there is no such file") from None
+    except IsADirectoryError:
+        raise ScratchbookError(f"{path}: this is a folder, not a YAML file") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error)
+        raise ScratchbookError(f"{path}{line}: this is not YAML: {problem}") from None
+
+
+def line_of(path: Path, location: tuple[str | int, ...]) -> int | None:
+    """The line in which the value at `location` (keys and list positions) begins."""
+    try:
+        node = yaml.compose(path.read_bytes(), Loader=_Loader)
+    except (OSError, yaml.YAMLError):
+        return None
+    line = None
+    for part in location:
+        if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+        elif isinstance(node, yaml.MappingNode):
+            pairs = {key.value: (key, value) for key, value in node.value}
+            if str(part) not in pairs:
+                break
+            key, node = pairs[str(part)]
+            line = key.start_mark.line + 1
+        else:
+            break
+    return line

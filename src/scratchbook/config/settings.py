@@ -1,0 +1,36 @@
+"""The pydantic model of config/config.yaml: what to run and where the data lies."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, field_validator
+
+from .strict import NAME_PATTERN, Strict, unusable
+
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class Settings(Strict):
+    """Every key can be given as `--config key=value` too, which wins over the file."""
+
+    notebooks: list[Name] = Field(min_length=1)
+    """The notebooks to run: the names of files in `config/notebooks/` without `.yaml`."""
+    data_dir: str = "data"
+    """The folder in which local copies of data sets are looked for."""
+    seeds: list[Seed] = Field(default=[0], min_length=1)
+    """The random seeds with which each experiment is run, unless its notebook names others."""
+    smoke: bool = False
+    """Run every experiment for one epoch on a sliver of its data: the whole graph in minutes.
+    Results go to `results/smoke/`, so they never mix with real ones."""
+    precision: Literal["float32", "mixed_bfloat16", "auto"] = "auto"
+    """`auto` is `mixed_bfloat16` where the hardware multiplies bf16 natively, else `float32`."""
+
+    @field_validator("notebooks", "seeds")
+    @classmethod
+    def _no_repeats(cls, values: list) -> list:
+        repeated = {value for value in values if values.count(value) > 1}
+        if repeated:
+            raise unusable(f"{min(repeated)!r} is listed more than once")
+        return values
