@@ -1,0 +1,267 @@
+"""Measure a run from its `predictions.h5` alone, and write what was measured as `metrics.json`."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from scipy.special import log_softmax, xlogy
+from scipy.stats import norm
+
+from scratchbook.config.errors import ScratchbookError
+
+SPLITS = ("train", "validation", "test")
+RELIABILITY_BINS = 15
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Split:
+    """What a net said about one split.
+
+    `logits` float64 (n, classes), `labels` and `index` int64 (n,); `index` is the row in the
+    prepared data.
+    """
+
+    logits: np.ndarray
+    labels: np.ndarray
+    index: np.ndarray
+
+
+def evaluate(predictions: Path) -> dict[str, Any]:
+    """Every figure of `metrics.json`, all of them at the run's best epoch.
+
+    Raises ScratchbookError for a split without images, for logits that are not finite, and for
+    arrays that do not fit each other; the message names the file and the split.
+    """
+    predictions = Path(predictions)
+    with _open(predictions) as file:
+        names = [str(name) for name in json.loads(file.attrs["class_names"])]
+        best, last = _group(file, "best"), _group(file, "last")
+        report = {
+            "epoch": int(best.attrs["epoch"]),
+            "validation": str(file.attrs.get("validation", "validation")),
+            "class_names": names,
+            "splits": {
+                split: evaluate_split(read_split(file, "best", split, names), names)
+                for split in SPLITS
+                if split in best
+            },
+            "last": {
+                "epoch": int(last.attrs["epoch"]),
+                "splits": {
+                    split: _brief(read_split(file, "last", split, names))
+                    for split in SPLITS
+                    if split in last
+                },
+            },
+        }
+    if not report["splits"]:
+        raise ScratchbookError(f"{predictions}: group 'best' holds no split; train the run again")
+    return report
+
+
+def write_metrics(predictions: Path, output: Path) -> None:
+    """Evaluate `predictions` and write `output` whole or not at all."""
+    text = json.dumps(evaluate(predictions), indent=1, ensure_ascii=False, allow_nan=False)
+    write_whole(Path(output), text + "\n")
+
+
+def write_whole(output: Path, text: str) -> None:
+    """Write `text` to `output` in one step: a reader sees the old file or the new one."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(name).chmod(0o644)
+        Path(name).replace(output)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def read_split(file: h5py.File, when: str, split: str, names: list[str]) -> Split:
+    """One split of an open `predictions.h5`, checked; `when` is `best` or `last`."""
+    where = f"{file.filename}: {when}/{split}"
+    group = file[when][split]
+    logits = np.asarray(group["logits"], dtype=np.float64)  # (n, classes)
+    labels = np.asarray(group["labels"], dtype=np.int64)  # (n,)
+    index = np.asarray(group["index"], dtype=np.int64)  # (n,)
+    if len(labels) == 0:
+        raise ScratchbookError(f"{where} holds no image: a figure needs one image at least")
+    if logits.shape != (len(labels), len(names)) or len(index) != len(labels):
+        raise ScratchbookError(
+            f"{where} does not fit together: logits {logits.shape}, labels {labels.shape}, "
+            f"index {index.shape}, {len(names)} class names; train the run again"
+        )
+    unusable = ~np.isfinite(logits).all(axis=1)
+    if unusable.any():
+        raise ScratchbookError(
+            f"{where}: the logits of {unusable.sum()} of {len(labels)} images are NaN or infinite "
+            f"(first: image {index[unusable][0]}); the run diverged, try a lower learning rate"
+        )
+    if labels.min() < 0 or labels.max() >= len(names):
+        raise ScratchbookError(
+            f"{where}: label {labels.min() if labels.min() < 0 else labels.max()} has no class "
+            f"name, {len(names)} are named"
+        )
+    return Split(logits, labels, index)
+
+
+def evaluate_split(split: Split, names: list[str]) -> dict[str, Any]:
+    """One split's figures.
+
+    Log loss is natural-log cross-entropy from the logits, unclipped. Brier is scikit-learn's:
+    for two classes the squared error of one probability, for more the sum over the classes.
+    `prior_entropy` is the log loss of a net that answers this split's class frequencies.
+    """
+    from sklearn import metrics
+
+    labels, n, classes = split.labels, len(split.labels), len(names)
+    log_probability = log_softmax(split.logits, axis=1)  # (n, classes)
+    probability = np.exp(log_probability)
+    answer = split.logits.argmax(axis=1)
+    every = np.arange(classes)
+
+    precision, recall, f1, support = metrics.precision_recall_fscore_support(
+        labels, answer, labels=every, zero_division=0.0
+    )
+    auroc, average_precision, undefined = _ranking(labels, split.logits)
+    ece, reliability = calibration(probability.max(axis=1), answer == labels)
+    prior = np.bincount(labels, minlength=classes) / n
+    top5 = _top5(split.logits, labels) if classes > 10 else None
+    return {
+        "n": n,
+        "accuracy": proportion(int((answer == labels).sum()), n),
+        "top5": None if top5 is None else proportion(top5, n),
+        "macro_f1": float(np.mean(f1)),
+        "log_loss": float(-log_probability[np.arange(n), labels].mean()),
+        "brier": float(metrics.brier_score_loss(labels, probability, labels=every))
+        if classes > 2
+        else float(np.mean((probability[:, -1] - (labels == classes - 1)) ** 2)),
+        "ece": ece,
+        "reliability": reliability,
+        "auroc": auroc,
+        "average_precision": average_precision,
+        "undefined": undefined,
+        "confusion": metrics.confusion_matrix(labels, answer, labels=every).tolist(),
+        "per_class": [
+            {
+                "name": name,
+                "precision": float(precision[i]),
+                "recall": float(recall[i]),
+                "f1": float(f1[i]),
+                "support": int(support[i]),
+            }
+            for i, name in enumerate(names)
+        ],
+        "majority": {"class": names[int(prior.argmax())], "accuracy": float(prior.max())},
+        "chance": 1 / classes,
+        "prior_entropy": float(-xlogy(prior, prior).sum()),
+    }
+
+
+def proportion(successes: int, n: int, level: float = LEVEL) -> dict[str, float]:
+    """A proportion with its Wilson score interval (Wilson 1927)."""
+    low, high = wilson(successes / n, n, level)
+    return {"value": successes / n, "low": float(low), "high": float(high)}
+
+
+def wilson(
+    share: float | np.ndarray, n: float | np.ndarray, level: float = LEVEL
+) -> tuple[np.ndarray, np.ndarray]:
+    """Wilson's score interval of each `share` seen in `n` trials, vectorised.
+
+    `n` may be an effective number of trials and so need not be whole, which the same formula in
+    statsmodels and SciPy does not take.
+    """
+    z = norm.ppf((1 + level) / 2)
+    share, n = np.asarray(share, dtype=float), np.asarray(n, dtype=float)
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return np.clip(centre - half, 0, share), np.clip(centre + half, share, 1)
+
+
+def calibration(
+    confidence: np.ndarray, correct: np.ndarray, bins: int = RELIABILITY_BINS
+) -> tuple[float, list[dict[str, Any]]]:
+    """Expected calibration error and its reliability bins (Guo et al. 2017, equation 3).
+
+    `confidence` float (n,) is the probability of the answer given, `correct` bool (n,). The bins
+    have equal width and include their upper edge; empty ones have no confidence nor accuracy.
+    """
+    edges = np.linspace(0, 1, bins + 1)
+    place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
+    count = np.bincount(place, minlength=bins)
+    said = np.bincount(place, weights=confidence, minlength=bins)
+    right = np.bincount(place, weights=correct, minlength=bins)
+    return float(np.abs(said - right).sum() / len(confidence)), [
+        {
+            "lower": float(edges[i]),
+            "upper": float(edges[i + 1]),
+            "n": int(count[i]),
+            "confidence": float(said[i] / count[i]) if count[i] else None,
+            "accuracy": float(right[i] / count[i]) if count[i] else None,
+        }
+        for i in range(bins)
+    ]
+
+
+def _ranking(
+    labels: np.ndarray, logits: np.ndarray
+) -> tuple[float | None, float | None, dict[str, str]]:
+    """AUROC and average precision of class 1, or why they are undefined."""
+    from sklearn import metrics
+
+    if logits.shape[1] != 2:
+        reason = f"measured for two classes only, not {logits.shape[1]}"
+    elif len(np.unique(labels)) < 2:
+        reason = "the split holds one class only"
+    else:
+        score = logits[:, 1] - logits[:, 0]
+        return (
+            float(metrics.roc_auc_score(labels, score)),
+            float(metrics.average_precision_score(labels, score)),
+            {},
+        )
+    return None, None, {"auroc": reason, "average_precision": reason}
+
+
+def _top5(logits: np.ndarray, labels: np.ndarray) -> int:
+    """How many labels are among the five largest logits."""
+    five = np.argpartition(-logits, 5, axis=1)[:, :5]
+    return int((five == labels[:, None]).any(axis=1).sum())
+
+
+def _brief(split: Split) -> dict[str, float]:
+    """Accuracy and log loss, for the last epoch beside the best one."""
+    log_probability = log_softmax(split.logits, axis=1)
+    own = log_probability[np.arange(len(split.labels)), split.labels]
+    return {
+        "accuracy": float((split.logits.argmax(axis=1) == split.labels).mean()),
+        "log_loss": float(-own.mean()),
+    }
+
+
+def _open(predictions: Path) -> h5py.File:
+    try:
+        return h5py.File(predictions, "r")
+    except FileNotFoundError:
+        raise ScratchbookError(f"{predictions}: no such file; train the run first") from None
+    except OSError as error:
+        raise ScratchbookError(f"{predictions}: not a readable HDF5 file ({error})") from None
+
+
+def _group(file: h5py.File, when: str) -> h5py.Group:
+    if when not in file:
+        raise ScratchbookError(
+            f"{file.filename}: no group {when!r}, found {sorted(file)}; train the run again"
+        )
+    return file[when]

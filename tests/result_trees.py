@@ -1,0 +1,256 @@
+"""Synthetic result trees: from a notebook page to every file its runs would have written."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from scratchbook.evaluation import write_metrics
+
+COUNTS = {"train": 400, "validation": 150, "test": 200}
+LAYERS = [
+    {"class_name": "Conv2D", "config": {"filters": 8, "kernel_size": 3, "activation": "relu"}},
+    {"class_name": "Flatten", "config": {}},
+    {"class_name": "Dense", "config": {"units": 3, "activation": "softmax", "name": "predictions"}},
+]
+
+
+def make_page(
+    name: str = "shapes",
+    experiments: tuple[str, ...] = ("train1", "train2", "train3"),
+    seeds: tuple[int, ...] = (0, 1),
+    **changes: Any,
+) -> dict[str, Any]:
+    """A page of experiments, each the child of the one before with a lower learning rate."""
+    page = {
+        "name": name,
+        "title": "Shapes",
+        "goal": "Which net tells the shapes apart?",
+        "lang": "en",
+        "dataset": "shapes",
+        "key_results": [{"text": f"best {{{experiments[-1]}.val_accuracy:.2f}}", "recorded": 0.83}],
+        "baseline": experiments[0],
+        "metric": "test_accuracy",
+        "notes": [],
+        "experiments": [
+            {
+                "name": experiment,
+                "title": f"{experiment} - a net",
+                "parent": experiments[i - 1] if i else None,
+                "recorded": {"val_accuracy": 0.7 + 0.05 * i} if i < 2 else {},
+                "notes": [f"note on {experiment}"],
+                "spec": make_spec(name, experiment, learning_rate=0.01 / (i + 1)),
+            }
+            for i, experiment in enumerate(experiments)
+        ],
+        "seeds": list(seeds),
+    }
+    return page | changes
+
+
+def make_spec(
+    notebook: str, experiment: str, learning_rate: float = 0.01, **changes: Any
+) -> dict[str, Any]:
+    """A resolved spec."""
+    spec = {
+        "notebook": notebook,
+        "experiment": experiment,
+        "dataset": "shapes",
+        "layers": LAYERS,
+        "augment": [],
+        "optimizer": {"class_name": "Adam", "config": {"learning_rate": learning_rate}},
+        "loss": "categorical_crossentropy",
+        "batch_size": 32,
+        "epochs": 8,
+        "train_samples": None,
+        "callbacks": [],
+        "monitor": "val_accuracy",
+        "validation": "validation",
+        "precision": "auto",
+        "recorded_parameters": None,
+        "cam_epochs": [1, 3, 8],
+    }
+    return spec | changes
+
+
+def make_results(
+    root: Path,
+    page: dict[str, Any],
+    *,
+    classes: tuple[str, ...] = ("circle", "square", "triangle"),
+    counts: dict[str, int] | None = None,
+    accuracy: dict[str, float] | None = None,
+    seed: int = 0,
+) -> Path:
+    """Write run.json, history.csv, predictions.h5 and metrics.json of every run of `page`.
+
+    `root` is the results folder; the runs go to root/{notebook}/{experiment}/seed{seed}.
+    `accuracy` sets an experiment's test accuracy (default: 0.6 rising by 0.08 an experiment);
+    images are hard or easy for all experiments alike, so that experiments are paired as real ones
+    are. Returns the notebook's folder.
+    """
+    counts = {**COUNTS, **(counts or {})}
+    for i, experiment in enumerate(page["experiments"]):
+        name = experiment["name"]
+        wanted = (accuracy or {}).get(name, min(0.6 + 0.08 * i, 0.95))
+        for run_seed in page["seeds"]:
+            folder = root / page["name"] / name / f"seed{run_seed}"
+            make_run(
+                folder,
+                experiment["spec"],
+                run_seed,
+                classes=classes,
+                counts=counts,
+                accuracy=wanted,
+                data_seed=seed,
+                noise_seed=(seed, i, run_seed),
+            )
+    return root / page["name"]
+
+
+def make_run(
+    folder: Path,
+    spec: dict[str, Any],
+    run_seed: int,
+    *,
+    classes: tuple[str, ...],
+    counts: dict[str, int],
+    accuracy: float,
+    data_seed: int = 0,
+    noise_seed: tuple[int, ...] = (0,),
+) -> None:
+    """Write the four files of one run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(noise_seed)
+    epochs = int(spec["epochs"])
+    best = max(1, epochs - 2)
+    history = _history(rng, epochs, best, accuracy, len(classes))
+    (folder / "history.csv").write_text(history, encoding="utf-8")
+
+    splits = ("train", "test") if spec["validation"] == "test" else tuple(COUNTS)
+    with h5py.File(folder / "predictions.h5", "w") as file:
+        file.attrs["class_names"] = json.dumps(list(classes))
+        file.attrs["validation"] = spec["validation"]
+        for when, epoch in (("best", best), ("last", epochs)):
+            group = file.create_group(when)
+            group.attrs["epoch"] = epoch
+            start = 0
+            for split in splits:
+                n = counts[split]
+                lift = 0.1 if split == "train" else 0.0
+                write_split(
+                    group.create_group(split),
+                    *make_predictions(
+                        np.random.default_rng((data_seed, start)),
+                        rng,
+                        n,
+                        len(classes),
+                        min(accuracy + lift, 0.99),
+                    ),
+                    np.arange(start, start + n),
+                )
+                start += n
+    parameters = 1000 + 10 * len(spec["layers"])
+    run = {
+        "notebook": spec["notebook"],
+        "experiment": spec["experiment"],
+        "seed": run_seed,
+        "id": f"{spec['dataset']}-{parameters}",
+        "spec": spec,
+        "parameters": {"total": parameters, "trainable": parameters - 10, "non_trainable": 10},
+        "layers": [
+            {
+                "name": f"layer_{i}",
+                "class_name": layer["class_name"],
+                "output_shape": [None, 8, 8, 8],
+                "parameters": 100 * i,
+                "config": layer["config"],
+            }
+            for i, layer in enumerate(spec["layers"])
+        ],
+        "best_epoch": best,
+        "epochs": epochs,
+        "monitor": spec["monitor"],
+        "validation": spec["validation"],
+        "precision": "float32",
+        "backend": "tensorflow",
+        "hardware": {
+            "cpu": "a CPU",
+            "cores": 2,
+            "memory_gb": 8.0,
+            "gpus": [],
+            "threads": 2,
+            "platform": "Linux-x86_64",
+        },
+        "packages": {"keras": "3.15.1", "tensorflow-cpu": "2.21.0", "numpy": "2.4.6"},
+        "python": "3.11.7",
+        "git": {"commit": "0" * 40, "dirty": False},
+        "data": {
+            "dataset": spec["dataset"],
+            "sha256": "0" * 64,
+            "counts": counts,
+            "class_names": list(classes),
+        },
+        "wall_seconds": 12.0 + run_seed,
+        "training_seconds": 10.0 + run_seed,
+        "images_per_second": 320.0 - run_seed,
+        "started": "2026-11-21T05:00:00+00:00",
+        "weights_sha256": {"best": "a" * 64, "final": "b" * 64},
+        "checkpoints": [
+            {
+                "epoch": best,
+                "file": f"{spec['dataset']}-{parameters}-{best:02d}-{accuracy:.2f}.weights.h5",
+                "kept_for": ["best"],
+            }
+        ],
+    }
+    (folder / "run.json").write_text(json.dumps(run, indent=1), encoding="utf-8")
+    write_metrics(folder / "predictions.h5", folder / "metrics.json")
+
+
+def make_predictions(
+    data: np.random.Generator, noise: np.random.Generator, n: int, classes: int, accuracy: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logits float32 (n, classes) and labels int64 (n,) of a net that is right with `accuracy`.
+
+    `data` draws what all nets share (labels, how hard an image is), `noise` what is one net's own.
+    """
+    labels = data.integers(0, classes, n)
+    hard = data.standard_normal(n)
+    chance = 0.7 * hard + math.sqrt(1 - 0.7**2) * noise.standard_normal(n)  # standard normal
+    threshold = float(np.quantile(noise.standard_normal(100_000), accuracy))
+    right = chance < threshold
+    answer = np.where(right, labels, (labels + noise.integers(1, classes, n)) % classes)
+    logits = noise.normal(0, 0.5, (n, classes))
+    logits[np.arange(n), answer] = logits.max(axis=1) + noise.exponential(1.5, n) + 0.05
+    return logits.astype(np.float32), labels.astype(np.int64)
+
+
+def write_split(
+    group: h5py.Group, logits: np.ndarray, labels: np.ndarray, index: np.ndarray
+) -> None:
+    """One split of predictions.h5."""
+    group["logits"] = np.asarray(logits, dtype=np.float32)
+    group["labels"] = np.asarray(labels, dtype=np.int64)
+    group["index"] = np.asarray(index, dtype=np.int64)
+
+
+def _history(
+    rng: np.random.Generator, epochs: int, best: int, accuracy: float, classes: int
+) -> str:
+    """history.csv that climbs to `accuracy` at `best` and stays just under it after."""
+    rows = ["epoch,loss,accuracy,val_loss,val_accuracy,learning_rate,seconds"]
+    for epoch in range(1, epochs + 1):
+        climb = 1 - math.exp(-3 * epoch / best)
+        value = (accuracy - 0.02 * (epoch != best)) * climb
+        loss = math.log(classes) * (1 - 0.7 * climb)
+        rows.append(
+            f"{epoch},{loss:.4f},{min(value + 0.05, 1):.4f},{loss + 0.1:.4f},{value:.4f},"
+            f"0.001,{1 + 0.1 * rng.random():.2f}"
+        )
+    return "\n".join(rows) + "\n"
