@@ -1,0 +1,148 @@
+"""How far the maps move: a run's cam.h5 in (and other seeds'), drift.csv out, one row an epoch.
+
+Every epoch's maps are compared with
+    previous      the listed epoch before it (`previous` names it)
+    final         the last listed epoch
+and, since a figure for drift means nothing by itself, with
+    other_images  the maps of other images in the same epoch: as unlike as maps get by chance
+    other_seed    the same image and epoch of runs that differ in the seed alone
+    untrained     epoch 0, before training
+    random_head   the same trunk under a head with fresh weights (Adebayo et al. 2018)
+
+Columns: `epoch, previous, images, empty, settled, settled_epoch`; `accuracy`, `probability_median`
+(of the label); `focus_median, focus_q25, focus_q75`; and for every comparison `valid_{against}`
+(pairs in which both maps are non-empty and not constant) and `{measure}_{against}_{median|q25|q75}`
+for the measures spearman, pearson, iou, shift and jsd. A cell is empty where nothing is defined.
+`settled` is the share of images that have settled by this epoch; `settled_epoch`, the same in every
+row, is the median over the images that settle of the first epoch from which on ρ to the final
+epoch stays at or above 0.8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+
+from scratchbook.cam import measures
+from scratchbook.config.errors import ScratchbookError
+
+MEASURES = ("spearman", "pearson", "iou", "shift", "jsd")
+BASELINES = ("other_images", "other_seed", "untrained", "random_head")
+AGAINST = ("previous", "final", *BASELINES)
+PAIRS_OF_IMAGES = 256  # as many as 23 images have; more add time and no knowledge
+
+
+def write_drift(cam: Path, output: Path, other_seeds: Sequence[Path] = ()) -> None:
+    """Measures a run's maps and writes drift.csv.
+
+    Args:
+        cam: the run's cam.h5.
+        output: drift.csv, written atomically.
+        other_seeds: cam.h5 of the same experiment under other seeds.
+
+    Raises:
+        ScratchbookError: another seed's maps are of other images, another layer or method.
+    """
+    mine = read_cam(cam)
+    table = drift(mine, [_matching(mine, cam, other) for other in other_seeds])
+    partial = output.with_name(output.name + ".partial")
+    table.to_csv(partial, index=False, float_format="%.6g", lineterminator="\n")
+    partial.replace(output)
+
+
+def read_cam(path: Path) -> dict[str, Any]:
+    """cam.h5 as arrays and attributes by name."""
+    with h5py.File(path) as file:
+        arrays = {name: data[:] for name, data in file.items()}
+        return {**arrays, **dict(file.attrs)}
+
+
+def drift(cam: dict[str, Any], other_seeds: Sequence[dict[str, Any]] = ()) -> pd.DataFrame:
+    """The table of drift.csv.
+
+    Args:
+        cam: `maps` float32 (epoch, image, h, w), `epochs` int (epoch,), `labels` int (image,),
+            `probability` float32 (epoch, image, class) and, where a random head was tried,
+            `random_head` float32 (epoch, image, h, w).
+        other_seeds: the same of other seeds.
+
+    Returns:
+        One row an epoch, in the order of `epochs`; columns as the module says.
+    """
+    maps, epochs, labels = cam["maps"], cam["epochs"], cam["labels"]
+    rho = np.array([measures.spearman(m, maps[-1]) for m in maps])  # (epoch, image)
+    settled = measures.settled(rho)  # (image,): positions
+    settles = settled >= 0
+    settled_epoch = np.median(epochs[settled[settles]]) if settles.any() else np.nan
+    rows = []
+    for at, now in enumerate(maps):  # (image, h, w)
+        probability = cam["probability"][at]  # (image, class)
+        row = {
+            "epoch": epochs[at],
+            "previous": epochs[at - 1] if at else None,
+            "images": len(now),
+            "empty": int(measures.empty(now).sum()),
+            "settled": float((settles & (settled <= at)).mean()),
+            "settled_epoch": settled_epoch,
+            "accuracy": float((probability.argmax(axis=1) == labels).mean()),
+            "probability_median": float(np.median(probability[np.arange(len(labels)), labels])),
+            **_quartiles("focus", measures.focus(now)),
+        }
+        for against in AGAINST:
+            a, b = _pairs(against, cam, at, other_seeds)
+            values = {name: getattr(measures, name)(a, b) for name in MEASURES}
+            row[f"valid_{against}"] = int(np.isfinite(values["spearman"]).sum())
+            for name, value in values.items():
+                row |= _quartiles(f"{name}_{against}", value)
+        rows.append(row)
+    return pd.DataFrame(rows).astype({"previous": "Int64"})
+
+
+def _pairs(
+    against: str, cam: dict[str, Any], at: int, other_seeds: Sequence[dict[str, Any]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The maps of epoch `at` and what each is compared with, both (pair, h, w); may be empty."""
+    maps, epochs = cam["maps"], cam["epochs"]
+    now = maps[at]
+    nothing = now[:0]
+    if against == "previous":
+        return (now, maps[at - 1]) if at else (nothing, nothing)
+    if against == "final":
+        return now, maps[-1]
+    if against == "untrained":
+        return (now, maps[0]) if epochs[0] == 0 and at else (nothing, nothing)
+    if against == "random_head":
+        return (now, cam["random_head"][at]) if "random_head" in cam else (nothing, nothing)
+    if against == "other_images":
+        pairs = np.array(list(combinations(range(len(now)), 2)), dtype=int).reshape(-1, 2)
+        if len(pairs) > PAIRS_OF_IMAGES:
+            pairs = np.random.default_rng(0).permutation(pairs)[:PAIRS_OF_IMAGES]
+        return now[pairs[:, 0]], now[pairs[:, 1]]
+    others = [other["maps"][other["epochs"] == epochs[at]] for other in other_seeds]
+    theirs = [other[0] for other in others if len(other)]
+    if not theirs:
+        return nothing, nothing
+    return np.concatenate([now] * len(theirs)), np.concatenate(theirs)
+
+
+def _quartiles(name: str, values: np.ndarray) -> dict[str, float]:
+    defined = values[np.isfinite(values)]
+    low, median, high = np.percentile(defined, [25, 50, 75]) if len(defined) else [np.nan] * 3
+    return {f"{name}_median": median, f"{name}_q25": low, f"{name}_q75": high}
+
+
+def _matching(mine: dict[str, Any], path: Path, other: Path) -> dict[str, Any]:
+    theirs = read_cam(other)
+    for key in ("layer", "method", "images", "grid", "target"):
+        if not np.array_equal(mine[key], theirs[key]):
+            raise ScratchbookError(
+                f"{other}: its {key} is {theirs[key]}, but {path} has {mine[key]}; "
+                "compare maps of one experiment, made with the same cam settings"
+            )
+    return theirs

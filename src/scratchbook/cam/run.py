@@ -1,0 +1,60 @@
+"""A trained run's Grad-CAM: its run.json, checkpoints and data in, cam.h5 and drift.csv out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from scratchbook import models
+from scratchbook.cam.choices import choose_images, resolve_epochs
+from scratchbook.cam.record import write_cam
+from scratchbook.data.prepared import Prepared
+
+
+def map_run(
+    run: dict[str, Any],
+    checkpoints: Path,
+    prepared: Prepared,
+    choices: dict[str, Any],
+    maps: Path,
+    drift: Path,
+    say: Callable[[str], None],
+) -> None:
+    """Explains a notebook's images in every epoch that was asked for and kept.
+
+    Args:
+        run: the run's run.json.
+        checkpoints: the folder of its weights.
+        prepared: the data it was trained on.
+        choices: the notebook's `cam` section.
+        maps, drift: cam.h5 and drift.csv.
+        say: takes a line for the log and the terminal.
+
+    Raises:
+        ScratchbookError: no such layer, image or method.
+    """
+    shape = prepared.images.shape[1:]  # (h, w, 3)
+    images = choices["images"]
+    named = None if isinstance(images, int) else images
+    count = images if isinstance(images, int) else len(images)
+    rows = choose_images(
+        prepared.labels, prepared.split, count, seed=0, named=named, names=prepared.names
+    )
+    files = {entry["epoch"]: checkpoints / entry["file"] for entry in run["checkpoints"]}
+    wanted = resolve_epochs(choices["epochs"], run["best_epoch"], run["epochs"])
+    write_cam(
+        lambda: models.build(run["spec"], shape, seed=run["seed"]),
+        {epoch: files[epoch] for epoch in wanted if epoch},
+        prepared.images[rows],
+        prepared.labels[rows],
+        [prepared.names[row] for row in rows],
+        rows,
+        prepared.class_names,
+        choices["layer"],
+        choices["method"],
+        maps,
+        drift,
+        seed=run["seed"],
+    )
+    say(f"Grad-CAM of {len(rows)} images in epochs {', '.join(map(str, wanted))}")
