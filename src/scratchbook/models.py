@@ -7,6 +7,7 @@ raw logits and no backend can guess differently what lies behind a softmax.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -145,8 +146,8 @@ def count_parameters(model: keras.Model) -> dict[str, int]:
 
     The states of random generators (dropout, augmentation) are no parameters.
     """
-    trainable = sum(weight.value.size for weight in model.trainable_weights)
-    total = sum(weight.value.size for weight in model.weights)
+    trainable = sum(math.prod(weight.shape) for weight in model.trainable_weights)
+    total = sum(math.prod(weight.shape) for weight in model.weights)
     return {"total": total, "trainable": trainable, "non_trainable": total - trainable}
 
 
@@ -160,6 +161,40 @@ def check_recorded(spec: dict[str, Any], parameters: dict[str, int]) -> None:
                 f"recorded.{field} is {recorded:,}, but this network has {parameters[what]:,} "
                 f"{what} parameters; correct the layers, or the recorded number"
             )
+
+
+def check_networks(
+    specs: dict[str, dict[str, Any]], size: tuple[int, int]
+) -> dict[str, dict[str, Any]]:
+    """Builds each experiment's network and holds it against what was recorded for it.
+
+    Args:
+        specs: {experiment: resolved spec}.
+        size: (height, width) of the images.
+
+    Returns:
+        {experiment: {"id", "parameters", "layers"}}.
+
+    Raises:
+        ScratchbookError: some cannot be built; one line for each.
+    """
+    networks, mistakes = {}, []
+    for name, spec in specs.items():
+        try:
+            model = build(spec, (*size, 3))
+            parameters = count_parameters(model)
+            check_recorded(spec, parameters)
+        except ScratchbookError as error:
+            mistakes.append(f"experiments.{name}.{error}")
+            continue
+        networks[name] = {
+            "id": display_id(spec["dataset"], parameters),
+            "parameters": parameters,
+            "layers": layer_table(spec, model),
+        }
+    if mistakes:
+        raise ScratchbookError("\n".join(mistakes))
+    return networks
 
 
 def check_classes(model: keras.Model, classes: int) -> None:

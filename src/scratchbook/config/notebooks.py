@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -141,12 +142,23 @@ class Cam(Strict):
 
     epochs: list[EpochChoice] = Field(default=["best", "last"], min_length=1)
     """Which epochs to look at: numbers, ranges like `1-5`, `best`, `last`."""
-    images: int | list[Name | int] = 6
-    """How many images (a fixed, class-balanced sample), or which: rows of the prepared data."""
+    images: Annotated[int, Field(ge=1, le=64)] | list[int | str] = 6
+    """How many images (a fixed, class-balanced sample), or which: their names or rows in the prepared data."""
     layer: str | None = None
     """The layer to look at; the deepest one with a grid of at least 7×7 unless given."""
     method: Literal["gradcam", "hirescam"] = "gradcam"
     """`hirescam` is faithful where the head is Flatten → Dense."""
+
+    def numbered(self) -> list[int]:
+        """The epochs given by number or range, ascending."""
+        found: set[int] = set()
+        for choice in self.epochs:
+            if isinstance(choice, int):
+                found.add(choice)
+            elif "-" in choice:
+                first, last = map(int, choice.split("-"))
+                found.update(range(first, last + 1))
+        return sorted(found)
 
 
 class Notebook(Strict):
@@ -238,17 +250,27 @@ class Notebook(Strict):
                     )
         return self
 
-    def spec(self, experiment: str) -> dict[str, Any]:
-        """What determines the experiment's runs, with every default filled in (plain JSON)."""
+    def _chain(self, experiment: str) -> list[Experiment]:
+        """The experiment, its parent, its parent's parent, …"""
         chain = [self.experiments[experiment]]
         while chain[-1].parent is not None:
             chain.append(self.experiments[chain[-1].parent])
-        given = [*chain, self.defaults]
+        return chain
 
-        def value(key: str) -> Any:
-            written = (getattr(level, key) for level in given if key in level.model_fields_set)
-            return next(written, DEFAULTS[key])
+    def _value(self, experiment: str, key: str) -> Any:
+        """A training key as the experiment has it, wherever it is written."""
+        levels = [*self._chain(experiment), self.defaults]
+        written = (getattr(level, key) for level in levels if key in level.model_fields_set)
+        return next(written, DEFAULTS[key])
 
+    def threads(self, experiment: str) -> int:
+        """CPU threads of the experiment's trainings."""
+        return self._value(experiment, "threads")
+
+    def spec(self, experiment: str) -> dict[str, Any]:
+        """What determines the experiment's runs, with every default filled in (plain JSON)."""
+        value = partial(self._value, experiment)
+        chain = self._chain(experiment)
         layers = next(level.layers for level in chain if level.layers is not None)
         recorded = self.experiments[experiment].recorded
         return {

@@ -1,0 +1,24 @@
+rule map_attention:
+    input:
+        data=dataset_of,
+        run=f"{RUN}/run.json",
+        checkpoints=f"{RUN}/checkpoints",
+        code=stage_code("map_attention.py"),
+    output:
+        maps=f"{RUN}/cam.h5",
+        drift=f"{RUN}/drift.csv",
+    log:
+        f"{LOGS}/{{notebook}}/{{experiment}}/seed{{seed}}/cam.log",
+    benchmark:
+        f"{BENCHMARKS}/{{notebook}}/{{experiment}}/seed{{seed}}/cam.tsv"
+    params:
+        choices=cam_choices,
+    resources:
+        gpu=1,
+        mem_mb=4000,
+        runtime=60,
+    threads: run_threads
+    conda:
+        "../envs/keras.yaml"
+    script:
+        "../workflow/scripts/map_attention.py"

@@ -1,0 +1,106 @@
+import os
+import sys
+from pathlib import Path
+
+# Also without installing the package, as when this workflow is a module of another one.
+sys.path.insert(0, str(Path(workflow.basedir, "src")))
+
+from scratchbook.config.code import code_of
+from scratchbook.config.errors import ScratchbookError
+from scratchbook.config.project import load_project
+from scratchbook.config.strict import NAME_PATTERN
+from scratchbook.data.location import fingerprint
+from snakemake.exceptions import WorkflowError
+
+# Relative, so that moving the folder changes no job's inputs.
+ROOT = Path(os.path.relpath(workflow.basedir))
+NAME = NAME_PATTERN.strip("^$")
+
+try:
+    PROJECT = load_project(config)
+except ScratchbookError as error:
+    raise WorkflowError(str(error))
+
+RESULTS = PROJECT.results
+REPORT = f"{RESULTS}/report.html" if PROJECT.settings.smoke else "report.html"
+LOGS = f"{RESULTS}/logs"
+BENCHMARKS = f"{RESULTS}/benchmarks"
+RUN = f"{RESULTS}/{{notebook}}/{{experiment}}/seed{{seed}}"
+
+
+def stage_code(script):
+    """The package's files that a stage runs: editing one re-runs the stage."""
+    return [str(path) for path in code_of(ROOT / "workflow/scripts" / script, ROOT / "src/scratchbook")]
+
+
+def dataset_source(wildcards):
+    """A fingerprint of the data set's source, so that other data under its name are noticed."""
+    try:
+        return fingerprint(PROJECT.dataset(wildcards.dataset), Path(PROJECT.settings.data_dir))
+    except ScratchbookError as error:
+        raise WorkflowError(str(error))
+
+
+def dataset_of(wildcards):
+    """The prepared data of a notebook."""
+    return f"{RESULTS}/data/{PROJECT.notebooks[wildcards.notebook].dataset}.h5"
+
+
+def run_spec(wildcards):
+    """What determines an experiment's runs."""
+    return PROJECT.spec(wildcards.notebook, wildcards.experiment)
+
+
+def all_specs(wildcards):
+    """The specs of a notebook's experiments by name."""
+    names = PROJECT.notebooks[wildcards.notebook].experiments
+    return {name: PROJECT.spec(wildcards.notebook, name) for name in names}
+
+
+def run_threads(wildcards):
+    """CPU threads of an experiment's trainings."""
+    return PROJECT.threads(wildcards.notebook, wildcards.experiment)
+
+
+def kept_epochs(wildcards):
+    """The epochs whose weights Grad-CAM asks for by number."""
+    return PROJECT.cam_epochs(wildcards.notebook, wildcards.experiment)
+
+
+def cam_choices(wildcards):
+    """What Grad-CAM is to look at."""
+    return PROJECT.page(wildcards.notebook)["cam"]
+
+
+def files_of_runs(notebook, *names):
+    """The files of these names in every run folder of a notebook."""
+    return [
+        f"{RESULTS}/{notebook}/{experiment}/seed{seed}/{name}"
+        for experiment in PROJECT.notebooks[notebook].experiments
+        for seed in PROJECT.seeds(notebook)
+        for name in names
+    ]
+
+
+def evaluated_runs(wildcards):
+    """What comparing a notebook's experiments reads."""
+    return files_of_runs(
+        wildcards.notebook, "run.json", "history.csv", "predictions.h5", "metrics.json"
+    )
+
+
+def mapped_runs(wildcards):
+    """The Grad-CAM files of a notebook's runs; none if the notebook does not ask for them."""
+    if PROJECT.notebooks[wildcards.notebook].cam is None:
+        return []
+    return files_of_runs(wildcards.notebook, "cam.h5", "drift.csv")
+
+
+def page_of(wildcards):
+    """A notebook's page as declared."""
+    return PROJECT.page(wildcards.notebook)
+
+
+def all_pages(_wildcards):
+    """The pages of all notebooks."""
+    return [PROJECT.page(name) for name in PROJECT.notebooks]

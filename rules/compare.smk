@@ -1,0 +1,22 @@
+rule compare_experiments:
+    input:
+        runs=evaluated_runs,
+        code=stage_code("compare_experiments.py"),
+    output:
+        experiments=f"{RESULTS}/{{notebook}}/compare.csv",
+        pairs=f"{RESULTS}/{{notebook}}/comparisons.csv",
+    log:
+        f"{LOGS}/{{notebook}}/compare.log",
+    benchmark:
+        f"{BENCHMARKS}/{{notebook}}/compare.tsv"
+    params:
+        page=page_of,
+        results=RESULTS,
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    threads: 1
+    conda:
+        "../envs/statistics.yaml"
+    script:
+        "../workflow/scripts/compare_experiments.py"

@@ -1,0 +1,53 @@
+rule check_networks:
+    input:
+        code=stage_code("check_networks.py"),
+    output:
+        f"{RESULTS}/{{notebook}}/networks.json",
+    log:
+        f"{LOGS}/{{notebook}}/networks.log",
+    benchmark:
+        f"{BENCHMARKS}/{{notebook}}/networks.tsv"
+    params:
+        specs=all_specs,
+        sizes=lambda wildcards: PROJECT.dataset(PROJECT.notebooks[wildcards.notebook].dataset)["size"],
+    resources:
+        mem_mb=4000,
+        runtime=10,
+    threads: 1
+    conda:
+        "../envs/keras.yaml"
+    script:
+        "../workflow/scripts/check_networks.py"
+
+
+rule train_run:
+    input:
+        data=dataset_of,
+        # Other experiments of the notebook change this file, but nothing of this run.
+        networks=ancient(f"{RESULTS}/{{notebook}}/networks.json"),
+        code=stage_code("train_run.py"),
+    output:
+        history=f"{RUN}/history.csv",
+        checkpoints=directory(f"{RUN}/checkpoints"),
+        predictions=f"{RUN}/predictions.h5",
+        run=f"{RUN}/run.json",
+    log:
+        f"{LOGS}/{{notebook}}/{{experiment}}/seed{{seed}}/train.log",
+    benchmark:
+        f"{BENCHMARKS}/{{notebook}}/{{experiment}}/seed{{seed}}/train.tsv"
+    params:
+        spec=run_spec,
+        keep_epochs=kept_epochs,
+        precision=PROJECT.settings.precision,
+        # Undeclared, since Snakemake deletes declared outputs before a job starts: a killed
+        # training goes on from here.
+        state=f"{RESULTS}/state/{{notebook}}/{{experiment}}/seed{{seed}}",
+    resources:
+        gpu=1,
+        mem_mb=6000,
+        runtime=720,
+    threads: run_threads
+    conda:
+        "../envs/keras.yaml"
+    script:
+        "../workflow/scripts/train_run.py"

@@ -1,0 +1,58 @@
+"""Which of the package's files a script runs, so that editing one of them re-runs its stage."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+PACKAGE = "scratchbook"
+_LEFT_OUT = ("config",)  # it only checks; what it decides reaches a job as a parameter
+
+
+def code_of(script: Path, package: Path) -> list[Path]:
+    """The package's modules that a script imports, directly or not, sorted.
+
+    Imports are followed by reading, not by running; those inside functions count.
+
+    Args:
+        script: a Python file.
+        package: the folder of `scratchbook`.
+    """
+    found: set[Path] = set()
+    waiting = [script]
+    while waiting:
+        file = waiting.pop()
+        for name in _imports(file, package):
+            for module in _files(name, package):
+                if module not in found:
+                    found.add(module)
+                    waiting.append(module)
+    return sorted(found)
+
+
+def _imports(file: Path, package: Path) -> set[str]:
+    """Dotted names, within the package, that a file imports."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = file.relative_to(package).parent.parts
+                kept = parents[: len(parents) - node.level + 1]
+                base = ".".join(filter(None, [PACKAGE, *kept, base]))
+            names.add(base)
+            names.update(f"{base}.{alias.name}" for alias in node.names)
+    prefix = f"{PACKAGE}."
+    return {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
+
+
+def _files(name: str, package: Path) -> list[Path]:
+    """The files that importing `scratchbook.{name}` runs: its packages' faces and itself."""
+    parts = name.split(".")
+    if parts[0] in _LEFT_OUT:
+        return []
+    faces = [package.joinpath(*parts[:n], "__init__.py") for n in range(1, len(parts) + 1)]
+    module = package.joinpath(*parts).with_suffix(".py")
+    return [path for path in (*faces, module) if path.is_file()]

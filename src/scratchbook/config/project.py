@@ -1,0 +1,157 @@
+"""Everything a folder declares: config.yaml, datasets.yaml and notebooks in, checked values out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from .datasets import Dataset, Datasets
+from .errors import ScratchbookError, nearest
+from .notebooks import Notebook
+from .reading import line_of, read_yaml
+from .settings import Settings
+from .strict import NAME_PATTERN, explain
+
+SMOKE_IMAGES = 60
+"""About how many images of a data set `smoke=true` keeps; each class stays in each split."""
+_RESERVED = {"data", "smoke", "logs", "benchmarks", "state"}  # folders of results/
+Model = TypeVar("Model", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Project:
+    """A folder's declarations, checked. Its methods give plain values, ready to be hashed, written
+    or handed to a job."""
+
+    settings: Settings
+    datasets: dict[str, Dataset]
+    notebooks: dict[str, Notebook]
+
+    @property
+    def results(self) -> str:
+        """Where results go; a smoke run's never mix with real ones."""
+        return "results/smoke" if self.settings.smoke else "results"
+
+    def seeds(self, notebook: str) -> list[int]:
+        """The random seeds of a notebook's runs."""
+        return self.notebooks[notebook].seeds or self.settings.seeds
+
+    def dataset(self, name: str) -> dict[str, Any]:
+        """A data set's declaration with every default filled in."""
+        return self.datasets[name].model_dump(mode="json")
+
+    def spec(self, notebook: str, experiment: str) -> dict[str, Any]:
+        """What determines an experiment's runs: one epoch on whatever is there for a smoke run."""
+        spec = self.notebooks[notebook].spec(experiment)
+        if self.settings.smoke:
+            spec |= {"epochs": 1, "train_samples": None, "batch_size": min(spec["batch_size"], 8)}
+        return spec
+
+    def threads(self, notebook: str, experiment: str) -> int:
+        """CPU threads of an experiment's trainings."""
+        return self.notebooks[notebook].threads(experiment)
+
+    def cam_epochs(self, notebook: str, experiment: str) -> list[int]:
+        """The numbered epochs whose weights Grad-CAM needs; `best` and `last` are kept anyway."""
+        cam = self.notebooks[notebook].cam
+        epochs = self.spec(notebook, experiment)["epochs"]
+        return [epoch for epoch in cam.numbered() if epoch <= epochs] if cam else []
+
+    def page(self, notebook: str) -> dict[str, Any]:
+        """All that a page says beside its figures."""
+        declared = self.notebooks[notebook]
+        return {
+            "name": notebook,
+            "title": declared.title or notebook,
+            "goal": declared.goal,
+            "lang": declared.lang,
+            "dataset": declared.dataset,
+            "notes": declared.notes,
+            "key_results": [result.model_dump() for result in declared.key_results],
+            "validation": declared.validation,
+            "baseline": declared.baseline or next(iter(declared.experiments)),
+            "metric": "val_accuracy" if declared.validation == "test" else "test_accuracy",
+            "seeds": self.seeds(notebook),
+            "smoke": self.settings.smoke,
+            "cam": declared.cam.model_dump() if declared.cam else None,
+            "experiments": [
+                {
+                    "name": name,
+                    "title": experiment.title,
+                    "parent": experiment.parent,
+                    "recorded": experiment.recorded.model_dump(exclude_none=True),
+                    "notes": experiment.notes,
+                    "spec": self.spec(notebook, name),
+                }
+                for name, experiment in declared.experiments.items()
+            ],
+        }
+
+
+def load_project(settings: Mapping[str, Any] | None = None, folder: Path = Path()) -> Project:
+    """Reads and checks all that the chosen notebooks need.
+
+    Args:
+        settings: config.yaml as Snakemake merged it with `--config`; read from the file if None.
+        folder: holds `config/`.
+
+    Raises:
+        ScratchbookError: something cannot be used; one line for each mistake in a file.
+    """
+    config = folder / "config"
+    written = read_yaml(config / "config.yaml")
+    chosen = validate(Settings, dict(settings or written or {}), config / "config.yaml")
+    datasets = validate(Datasets, read_yaml(config / "datasets.yaml"), config / "datasets.yaml")
+    notebooks = {name: load_notebook(name, config / "notebooks") for name in chosen.notebooks}
+    for name, notebook in notebooks.items():
+        if notebook.dataset not in datasets.root:
+            file = config / "notebooks" / f"{name}.yaml"
+            raise ScratchbookError(
+                f"{file}:{line_of(file, ('dataset',))}: dataset: no data set "
+                f"{notebook.dataset!r} in {config / 'datasets.yaml'}; "
+                f"{nearest(notebook.dataset, datasets.root)}"
+            )
+    return Project(chosen, datasets.root, notebooks)
+
+
+def load_notebook(name: str, folder: Path) -> Notebook:
+    """One notebook of config/notebooks/.
+
+    Raises:
+        ScratchbookError: no such notebook, or something in it cannot be used.
+    """
+    known = notebook_names(folder)
+    if not re.match(NAME_PATTERN, name) or name in _RESERVED:
+        raise ScratchbookError(
+            f"{name!r} is no name for a notebook: lower-case letters, digits, - and _, at most 64, "
+            f"and not one of {', '.join(sorted(_RESERVED))}, since it becomes a folder of results/"
+        )
+    if name not in known:
+        raise ScratchbookError(
+            f"notebooks: there is no notebook {name!r} in {folder}; {nearest(name, known)}"
+        )
+    file = folder / f"{name}.yaml"
+    return validate(Notebook, read_yaml(file), file)
+
+
+def notebook_names(folder: Path) -> list[str]:
+    """The notebooks in a folder, sorted."""
+    return sorted(file.stem for file in folder.glob("*.yaml"))
+
+
+def validate(model: type[Model], values: Any, file: Path) -> Model:
+    """Values of a file as a pydantic model.
+
+    Raises:
+        ScratchbookError: each mistake with its file, line and key.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ScratchbookError(explain(error, str(file), partial(line_of, file))) from None

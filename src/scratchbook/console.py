@@ -1,0 +1,71 @@
+"""What a job says: everything into its log, and the lines a person wants on the terminal too."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from scratchbook.config.errors import ScratchbookError
+
+_BAR_WIDTH = 30
+_BAR_SECONDS = 0.2
+
+
+class Console:
+    """The job's voice on the terminal: lines under the job's name, and a bar on a real terminal."""
+
+    def __init__(self, terminal: TextIO, name: str) -> None:
+        self._terminal, self._name = terminal, name
+        self._drawn = 0.0
+
+    def say(self, line: str) -> None:
+        """A line for the log and the terminal."""
+        print(line, flush=True)
+        erase = "\r\033[K" if self._terminal.isatty() else ""
+        self._terminal.write(f"{erase}{self._name}: {line}\n")
+        self._terminal.flush()
+
+    def bar(self, done: int, total: int) -> None:
+        """Draws how much of the present step is done; only where someone can watch it."""
+        if not self._terminal.isatty():
+            return
+        now = time.monotonic()
+        if done < total and now - self._drawn < _BAR_SECONDS:
+            return
+        self._drawn = now
+        filled = "█" * (_BAR_WIDTH * done // total)
+        self._terminal.write(f"\r\033[K{self._name}: {filled:<{_BAR_WIDTH}} {done}/{total}")
+        self._terminal.flush()
+
+
+@contextmanager
+def job_log(path: str, name: str) -> Iterator[Console]:
+    """Sends all output of this process to a log file, except what the console says.
+
+    Libraries that print from C++ are caught too. A ScratchbookError ends the process with exit
+    code 1 and its message alone; any other exception leaves its traceback in the log.
+
+    Args:
+        path: the log file.
+        name: what to call the job on the terminal.
+    """
+    terminal = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace")
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    console = Console(terminal, name)
+    try:
+        yield console
+    except ScratchbookError as error:
+        console.say(f"error: {error}")
+        sys.exit(1)
+    except Exception as error:
+        console.say(f"error: {type(error).__name__}: {error} (traceback in {path})")
+        raise

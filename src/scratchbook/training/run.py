@@ -1,0 +1,358 @@
+"""Train one run from its spec to its files: history.csv, checkpoints/, predictions.h5, run.json."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+
+from scratchbook import models, provenance
+from scratchbook.config.errors import ScratchbookError
+from scratchbook.data.prepared import Prepared
+
+from .batches import sample_rows
+from .fit import measure, predict_logits, train_epoch
+from .losses import accuracy_metric, loss_function
+from .optimizers import make_optimizer
+from .state import Progress, RunState, hash_file
+
+HISTORY = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds"]
+MONITOR = "val_accuracy"
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """Where a run writes; all but `state` are whole or absent."""
+
+    history: Path
+    checkpoints: Path
+    predictions: Path
+    run: Path
+    state: Path
+
+
+def split_rows(prepared: Prepared, validation: str) -> dict[str, np.ndarray]:
+    """The rows of each split as a notebook uses them: {split: int64 (m,)}.
+
+    With `validation="test"` the validation images are trained on, and the test images choose the
+    epoch: then there is no split `validation`.
+    """
+    rows = {name: prepared.indices(name) for name in ("train", "validation", "test")}
+    if validation == "test":
+        rows["train"] = np.sort(np.concatenate([rows["train"], rows.pop("validation")]))
+    if not len(rows[validation]):
+        raise ScratchbookError(
+            f"there are no {validation} images to choose the best epoch on; give the data set a "
+            f"`split: {{{validation}: 0.1}}` or the notebook another `validation`"
+        )
+    return rows
+
+
+def train_run(
+    spec: dict[str, Any],
+    seed: int,
+    prepared: Prepared,
+    files: RunFiles,
+    *,
+    identity: dict[str, str],
+    keep_epochs: set[int],
+    precision: str,
+    hardware: dict[str, Any],
+    code: Path,
+    say: Callable[[str], None],
+    on_batch: Callable[[int, int], None],
+) -> None:
+    """Trains, or goes on with, one run and writes its files.
+
+    Args:
+        spec: the resolved experiment.
+        seed: of the weights, the order, dropout, augmentation and the training sample.
+        identity: `notebook` and `experiment`, for `run.json`.
+        keep_epochs: epochs whose weights are kept beside the best and the last.
+        precision: `float32` or `mixed_bfloat16`.
+        hardware: what `scratchbook.hardware` says of this machine.
+        code: a folder in the repository whose commit is recorded.
+        say: takes a line for the log and the terminal.
+        on_batch: takes (batches done, batches in the epoch).
+
+    Raises:
+        ScratchbookError: network, head, data and recorded figures do not fit each other.
+        TrainingDivergedError: the loss became NaN or infinite.
+    """
+    started, clock = datetime.now(UTC), time.perf_counter()
+    activation = models.output_activation(spec["layers"])
+    loss = loss_function(spec["loss"], activation)
+    model = models.build(spec, prepared.images.shape[1:], precision, seed)
+    parameters = models.count_parameters(model)
+    models.check_recorded(spec, parameters)
+    models.check_classes(model, len(prepared.class_names))
+    rows = split_rows(prepared, spec["validation"])
+    rows["train"] = _training_rows(spec, prepared, rows["train"], seed)
+    optimizer = make_optimizer(spec["optimizer"])
+    model.compile(optimizer=optimizer, loss=loss, metrics=[accuracy_metric(activation)])
+    optimizer.build(model.trainable_variables)
+
+    packages = provenance.describe_packages()
+    key = {
+        "spec": {k: v for k, v in spec.items() if not k.startswith("recorded_")},
+        "seed": seed,
+        "data": provenance.hash_arrays([prepared.labels, prepared.split]) + prepared.sha256,
+        "precision": precision,
+        "backend": keras.backend.backend(),
+        "threads": hardware["threads"],
+        "packages": packages,
+        "keep_epochs": sorted(keep_epochs),
+    }
+    state = RunState(files.state, key, say)
+    progress = _restore(state, model, say)
+    callbacks = _callbacks(spec, model, progress.history)
+    images, labels = prepared.images, prepared.labels
+    validation_rows = rows[spec["validation"]]
+
+    while progress.epoch < spec["epochs"] and not progress.stopped:
+        epoch = progress.epoch + 1
+        learning_rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+        epoch_clock = time.perf_counter()
+        trained = train_epoch(
+            model, images, labels, rows["train"],
+            batch_size=spec["batch_size"], seed=seed, epoch=epoch, on_batch=on_batch,
+        )  # fmt: skip
+        validated = measure(
+            loss, predict_logits(model, images, validation_rows), labels[validation_rows]
+        )
+        row = {
+            "epoch": epoch,
+            "loss": trained["loss"],
+            "accuracy": trained["accuracy"],
+            "val_loss": validated["loss"],
+            "val_accuracy": validated["accuracy"],
+            "learning_rate": learning_rate,
+            "seconds": time.perf_counter() - epoch_clock,
+        }
+        before = set(progress.checkpoints)
+        progress.epoch = epoch
+        progress.history.append(row)
+        progress.training_seconds += trained["seconds"]
+        for callback in callbacks:
+            callback.on_epoch_end(epoch - 1, dict(row))
+        progress.stopped = model.stop_training
+        last = epoch == spec["epochs"] or progress.stopped
+        wanted = {best_epoch(progress.history)} | (keep_epochs & set(range(1, epoch + 1)))
+        if last or epoch in wanted:
+            model.save_weights(state.checkpoint(epoch))
+            progress.checkpoints[epoch] = hash_file(state.checkpoint(epoch)) or ""
+            wanted.add(epoch)
+        progress.checkpoints = {e: d for e, d in progress.checkpoints.items() if e in wanted}
+        state.save(progress, _variables(model))
+        state.keep_only(before | wanted)
+        say(_progress_line(row, spec["epochs"], len(rows["train"]) / trained["seconds"],
+                           progress.history))  # fmt: skip
+
+    best, last_epoch = best_epoch(progress.history), progress.epoch
+    digests = {}
+    predictions = {}
+    for name, epoch in (("best", best), ("last", last_epoch)):
+        model.load_weights(state.checkpoint(epoch))
+        digests[name] = provenance.hash_arrays(_weights(model))
+        predictions[name] = (epoch, {s: predict_logits(model, images, r) for s, r in rows.items()})
+
+    display_id = models.display_id(spec["dataset"], parameters)
+    kept = [
+        {
+            "epoch": epoch,
+            "file": checkpoint_name(display_id, progress.history[epoch - 1]),
+            "kept_for": [
+                reason
+                for reason, holds in (
+                    ("best", epoch == best),
+                    ("last", epoch == last_epoch),
+                    ("cam", epoch in keep_epochs),
+                )
+                if holds
+            ],
+        }
+        for epoch in sorted(progress.checkpoints)
+    ]
+    _write_history(files.history, progress.history)
+    _write_predictions(files.predictions, predictions, rows, prepared, spec["validation"])
+    files.checkpoints.mkdir(parents=True, exist_ok=True)
+    for entry in kept:
+        _copy(state.checkpoint(int(entry["epoch"])), files.checkpoints / str(entry["file"]))
+    provenance.write_json(
+        files.run,
+        {
+            **identity,
+            "seed": seed,
+            "id": display_id,
+            "spec": spec,
+            "parameters": parameters,
+            "layers": models.layer_table(spec, model),
+            "best_epoch": best,
+            "epochs": last_epoch,
+            "monitor": MONITOR,
+            "validation": spec["validation"],
+            "precision": precision,
+            "backend": keras.backend.backend(),
+            "hardware": hardware,
+            "packages": packages,
+            "python": provenance.python_version(),
+            "git": provenance.describe_git(code),
+            "data": {
+                "dataset": spec["dataset"],
+                "sha256": prepared.sha256,
+                "counts": {s: len(rows.get(s, ())) for s in ("train", "validation", "test")},
+                "class_names": prepared.class_names,
+            },
+            "started": started.isoformat(timespec="seconds"),
+            "wall_seconds": round(time.perf_counter() - clock, 3),
+            "training_seconds": round(progress.training_seconds, 3),
+            "images_per_second": round(
+                len(rows["train"]) * last_epoch / max(progress.training_seconds, 1e-9), 1
+            ),
+            "weights_sha256": {"best": digests["best"], "final": digests["last"]},
+            "checkpoints": kept,
+        },
+    )
+    state.discard()
+
+
+def best_epoch(history: list[dict[str, float]]) -> int:
+    """The first epoch with the highest validation accuracy."""
+    return int(max(history, key=lambda row: (row[MONITOR], -row["epoch"]))["epoch"])
+
+
+def checkpoint_name(display_id: str, row: dict[str, float]) -> str:
+    """`cifar10-11018058-48-0.82.weights.h5`."""
+    return f"{display_id}-{int(row['epoch']):02d}-{row['val_accuracy']:.2f}.weights.h5"
+
+
+def _training_rows(
+    spec: dict[str, Any], prepared: Prepared, rows: np.ndarray, seed: int
+) -> np.ndarray:
+    count = spec["train_samples"]
+    if count is not None and count > len(rows):
+        raise ScratchbookError(
+            f"train_samples is {count:,}, but there are only {len(rows):,} training images"
+        )
+    if count is not None:
+        rows = sample_rows(prepared.labels, rows, count, seed)
+    if spec["batch_size"] > len(rows):
+        raise ScratchbookError(
+            f"batch_size is {spec['batch_size']:,}, more than the {len(rows):,} training images; "
+            "give a smaller batch_size"
+        )
+    return rows
+
+
+def _restore(state: RunState, model: keras.Model, say: Callable[[str], None]) -> Progress:
+    found = state.load()
+    if found is None:
+        return Progress()
+    progress, arrays = found
+    for variable, value in zip(_all_variables(model), arrays, strict=True):
+        variable.assign(value)
+    say(f"going on after epoch {progress.epoch}")
+    return progress
+
+
+def _all_variables(model: keras.Model) -> list[Any]:
+    """Weights, generator states and the optimizer's variables."""
+    return [*model.variables, *model.optimizer.variables]
+
+
+def _variables(model: keras.Model) -> list[np.ndarray]:
+    return [np.asarray(keras.ops.convert_to_numpy(v)) for v in _all_variables(model)]
+
+
+def _weights(model: keras.Model) -> list[np.ndarray]:
+    return [np.asarray(weight) for weight in model.get_weights()]
+
+
+def _callbacks(spec: dict[str, Any], model: keras.Model, history: list[dict[str, float]]) -> list:
+    """The spec's Keras callbacks, brought to where they were by replaying the history."""
+    callbacks = []
+    restored_rate = keras.ops.convert_to_numpy(model.optimizer.learning_rate)
+    model.stop_training = False
+    for entry in spec["callbacks"]:
+        callback = getattr(keras.callbacks, entry["class_name"])(**entry["config"])
+        callback.set_model(model)
+        callback.on_train_begin()
+        for row in history:
+            callback.on_epoch_end(int(row["epoch"]) - 1, dict(row))
+        callbacks.append(callback)
+    if history:
+        model.optimizer.learning_rate.assign(restored_rate)
+    return callbacks
+
+
+def _progress_line(
+    row: dict[str, float], epochs: int, rate: float, history: list[dict[str, float]]
+) -> str:
+    seconds = [r["seconds"] for r in history]
+    left = (epochs - row["epoch"]) * sorted(seconds)[len(seconds) // 2]
+    return (
+        f"epoch {int(row['epoch'])}/{epochs}  loss {row['loss']:.4f}  "
+        f"accuracy {row['accuracy']:.3f}  val_loss {row['val_loss']:.4f}  "
+        f"val_accuracy {row['val_accuracy']:.3f}  {rate:,.0f} images/s  "
+        f"{_duration(left)} left"
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _write_history(path: Path, history: list[dict[str, float]]) -> None:
+    def write(partial: Path) -> None:
+        with partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, HISTORY, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(history)
+
+    provenance.write_atomically(path, write)
+
+
+def _write_predictions(
+    path: Path,
+    predictions: dict[str, tuple[int, dict[str, np.ndarray]]],
+    rows: dict[str, np.ndarray],
+    prepared: Prepared,
+    validation: str,
+) -> None:
+    def write(partial: Path) -> None:
+        with h5py.File(partial, "w") as file:
+            file.attrs["class_names"] = json.dumps(prepared.class_names)
+            file.attrs["validation"] = validation
+            for name, (epoch, logits) in predictions.items():
+                group = file.create_group(name)
+                group.attrs["epoch"] = epoch
+                for split, values in logits.items():
+                    group[f"{split}/logits"] = two_columns(values)  # (m, classes)
+                    group[f"{split}/labels"] = prepared.labels[rows[split]]
+                    group[f"{split}/index"] = rows[split]
+
+    provenance.write_atomically(path, write)
+
+
+def two_columns(logits: np.ndarray) -> np.ndarray:
+    """One sigmoid unit's logit z (m, 1) as two logits [0, z]: their softmax is the sigmoid."""
+    if logits.shape[1] > 1:
+        return logits
+    return np.concatenate([np.zeros_like(logits), logits], axis=1)
+
+
+def _copy(source: Path, target: Path) -> None:
+    # A copy, so that a job killed here still finds its state whole.
+    provenance.write_atomically(target, lambda partial: shutil.copyfile(source, partial) and None)

@@ -1,0 +1,10 @@
+"""Rule compare_experiments: a notebook's evaluated runs in, a row an experiment and a pair out."""
+
+from pathlib import Path
+
+from scratchbook.comparison import compare, write_csv
+from scratchbook.console import job_log
+
+with job_log(snakemake.log[0], snakemake.wildcards.notebook):
+    comparison = compare(snakemake.params.page, Path(snakemake.params.results))
+    write_csv(comparison, Path(snakemake.output.experiments), Path(snakemake.output.pairs))

@@ -1,0 +1,10 @@
+"""Rule evaluate_run: a run's predictions in, its metrics out."""
+
+from pathlib import Path
+
+from scratchbook.console import job_log
+from scratchbook.evaluation import write_metrics
+
+name = "{notebook}/{experiment} seed {seed}".format(**snakemake.wildcards)
+with job_log(snakemake.log[0], name):
+    write_metrics(Path(snakemake.input.predictions), Path(snakemake.output[0]))

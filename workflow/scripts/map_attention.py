@@ -1,0 +1,24 @@
+"""Rule map_attention: a run's checkpoints in, Grad-CAM maps and their drift through epochs out."""
+
+import json
+from pathlib import Path
+
+from scratchbook.console import job_log
+from scratchbook.hardware import prepare_keras
+
+name = "{notebook}/{experiment} seed {seed}".format(**snakemake.wildcards)
+with job_log(snakemake.log[0], name) as console:
+    prepare_keras(snakemake.threads, gpu=snakemake.resources.gpu > 0)
+    from scratchbook.cam.run import map_run
+    from scratchbook.data.prepared import Prepared
+
+    run = json.loads(Path(snakemake.input.run).read_text(encoding="utf-8"))
+    map_run(
+        run,
+        Path(snakemake.input.checkpoints),
+        Prepared(snakemake.input.data),
+        snakemake.params.choices,
+        Path(snakemake.output.maps),
+        Path(snakemake.output.drift),
+        say=console.say,
+    )

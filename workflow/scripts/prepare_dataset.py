@@ -1,0 +1,18 @@
+"""Rule prepare_dataset: a declared data set in, one HDF5 file out."""
+
+from pathlib import Path
+
+from scratchbook.console import job_log
+from scratchbook.data.prepare import prepare
+
+SMOKE_IMAGES = 60
+
+with job_log(snakemake.log[0], snakemake.wildcards.dataset) as console:
+    prepare(
+        snakemake.wildcards.dataset,
+        snakemake.params.spec,
+        Path(snakemake.params.data_dir),
+        Path(snakemake.output[0]),
+        say=console.say,
+        limit=SMOKE_IMAGES if snakemake.params.smoke else None,
+    )

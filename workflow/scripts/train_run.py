@@ -1,0 +1,36 @@
+"""Rule train_run: one experiment with one seed in, weights, history, predictions, run.json out."""
+
+from pathlib import Path
+
+from scratchbook.console import job_log
+from scratchbook.hardware import describe_hardware, prepare_keras, resolve_precision
+
+notebook, experiment, seed = (
+    snakemake.wildcards.notebook,
+    snakemake.wildcards.experiment,
+    int(snakemake.wildcards.seed),
+)
+with job_log(snakemake.log[0], f"{notebook}/{experiment} seed {seed}") as console:
+    on_gpu = prepare_keras(snakemake.threads, gpu=snakemake.resources.gpu > 0)
+    from scratchbook.data.prepared import Prepared
+    from scratchbook.training.run import RunFiles, train_run
+
+    train_run(
+        snakemake.params.spec,
+        seed,
+        Prepared(snakemake.input.data),
+        RunFiles(
+            history=Path(snakemake.output.history),
+            checkpoints=Path(snakemake.output.checkpoints),
+            predictions=Path(snakemake.output.predictions),
+            run=Path(snakemake.output.run),
+            state=Path(snakemake.params.state),
+        ),
+        identity={"notebook": notebook, "experiment": experiment},
+        keep_epochs=set(snakemake.params.keep_epochs),
+        precision=resolve_precision(snakemake.params.precision, on_gpu),
+        hardware=describe_hardware(snakemake.threads),
+        code=Path(__file__).parent,
+        say=console.say,
+        on_batch=console.bar,
+    )
