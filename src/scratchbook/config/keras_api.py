@@ -120,3 +120,34 @@ def _name_and_arguments(entry: Any, kind: str) -> tuple[str, Any]:
     raise unusable(
         f"a {kind} is written as a name or as `Name: arguments`, but {entry!r} was given"
     )
+
+
+def keras_schema(kind: str) -> dict[str, Any]:
+    """The JSON schema of one entry, so that editors complete classes and arguments."""
+    classes = keras_api()[kind]
+    return {
+        "title": f"Keras {kind}",
+        "x-kind": kind,
+        "anyOf": [
+            {"enum": sorted(classes)},
+            {
+                "type": "object",
+                "minProperties": 1,
+                "maxProperties": 1,
+                "additionalProperties": False,
+                "properties": {
+                    name: {
+                        "anyOf": [
+                            {"type": ["string", "number", "boolean", "array", "null"]},
+                            {
+                                "type": "object",
+                                "properties": {argument: {} for argument in arguments},
+                                "additionalProperties": False,
+                            },
+                        ]
+                    }
+                    for name, arguments in classes.items()
+                },
+            },
+        ],
+    }

@@ -5,31 +5,31 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from .claims import METRICS, bindings
 from .errors import nearest
-from .keras_api import LOSSES, keras_object
+from .keras_api import LOSSES, keras_object, keras_schema
 from .settings import Name, Seed
 from .strict import Strict, unusable
 
 
-def _keras(kind: str) -> BeforeValidator:
-    """Checks an entry's class and arguments; what is kept is the entry as written, since the
-    notebook's defaults are merged in only when an experiment is resolved."""
+def _check_entry(entry: Any, kind: str) -> Any:
+    """Checks an entry's class and arguments; the entry is kept as written, since the notebook's
+    defaults are merged in only when an experiment is resolved."""
+    keras_object(entry, kind)
+    return entry
 
-    def check(entry: Any) -> Any:
-        keras_object(entry, kind)
-        return entry
 
-    return BeforeValidator(check)
+def _keras(kind: str) -> tuple[BeforeValidator, WithJsonSchema]:
+    return BeforeValidator(partial(_check_entry, kind=kind)), WithJsonSchema(keras_schema(kind))
 
 
 KerasEntry = str | dict[str, Any]
-Layer = Annotated[KerasEntry, _keras("layer")]
-AugmentationLayer = Annotated[KerasEntry, _keras("augmentation layer")]
-Optimizer = Annotated[KerasEntry, _keras("optimizer")]
-Callback = Annotated[KerasEntry, _keras("callback")]
+Layer = Annotated[KerasEntry, *_keras("layer")]
+AugmentationLayer = Annotated[KerasEntry, *_keras("augmentation layer")]
+Optimizer = Annotated[KerasEntry, *_keras("optimizer")]
+Callback = Annotated[KerasEntry, *_keras("callback")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Text = Annotated[str, Field(max_length=20_000)]
 
