@@ -1,0 +1,154 @@
+"""Architectures as text: from a run's layers to the shorthand, the legacy table and the diff."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from itertools import groupby
+from typing import Any
+
+WIDTH = 65  # of keras 2's `model.summary()`, which the seeds' tables were printed with
+COLUMNS = (29, 55, 65)  # its column ends: 45 %, 85 % and all of the width
+
+
+def shorthand(layers: list[dict[str, Any]]) -> str:
+    """`conv32×2 + conv16 + fc1024 + softmax`: the weighted layers by the size that names them.
+
+    As the seeds write it, a convolution is named by the height of its output map, one entry for
+    all convolutions between two poolings (named by the first); a dense layer by its units; the
+    last by its activation; a nested model by its own name.
+    """
+    entries: list[tuple[int, str, str]] = []  # (stage, kind, text)
+    stage = 0
+    for layer in layers:
+        kind = str(layer["class_name"])
+        shape = layer.get("output_shape") or []
+        if kind == "GlobalAveragePooling2D" or kind == "GlobalMaxPooling2D":
+            entries.append((stage, kind, "gap" if "Average" in kind else "gmp"))
+        elif "Pooling" in kind:
+            stage += 1
+        elif kind in CONVOLUTIONS:
+            same = [text for at, known, text in entries if (at, known) == (stage, kind)]
+            size = shape[1] if len(shape) == 4 else layer["config"].get("filters", "")
+            entries.append((stage, kind, same[0] if same else f"{CONVOLUTIONS[kind]}{size}"))
+        elif kind == "Dense":
+            units = layer["config"].get("units", shape[-1] if shape else "")
+            entries.append((stage, kind, f"fc{units}"))
+        elif layer.get("parameters") and kind not in NORMALISATIONS:
+            entries.append((stage, kind, str(layer["name"])))
+    words = [f"{text}×{n}" if (n := len(list(same))) > 1 else text
+             for text, same in groupby(text for _, _, text in entries)]
+    ending = _last_activation(layers)
+    if ending and entries and entries[-1][1] == "Dense":
+        last = entries[-1][2]
+        words = words[:-1] if words[-1] == last else [*words[:-1], _one_less(words[-1])]
+        words.append(ending)
+    return " + ".join(words)
+
+
+CONVOLUTIONS = {
+    "Conv2D": "conv",
+    "SeparableConv2D": "sepconv",
+    "DepthwiseConv2D": "dwconv",
+    "Conv2DTranspose": "deconv",
+}
+NORMALISATIONS = {"BatchNormalization", "LayerNormalization", "GroupNormalization", "PReLU"}
+
+
+def summary_table(layers: list[dict[str, Any]], parameters: dict[str, int]) -> str:
+    """The 65-column table of keras 2's `model.summary()`, without its first and last rule."""
+    lines = [_row("Layer (type)", "Output Shape", "Param #"), "=" * WIDTH]
+    for i, layer in enumerate(layers):
+        shape = "(" + ", ".join(str(n) for n in layer["output_shape"]) + ")"
+        lines.append(_row(f"{layer['name']} ({layer['class_name']})", shape, layer["parameters"]))
+        lines.append(("=" if i == len(layers) - 1 else "_") * WIDTH)
+    lines += [
+        f"Total params: {parameters['total']:,}",
+        f"Trainable params: {parameters['trainable']:,}",
+        f"Non-trainable params: {parameters['non_trainable']:,}",
+    ]
+    return "\n".join(lines)
+
+
+def layer_text(layer: dict[str, Any]) -> str:
+    """`Conv2D(filters=32, kernel_size=3)`: a layer, or any Keras object, as it was declared."""
+    arguments = ", ".join(f"{key}={value}" for key, value in (layer.get("config") or {}).items())
+    return f"{layer['class_name']}({arguments})"
+
+
+def layer_diff(
+    before: list[dict[str, Any]], after: list[dict[str, Any]]
+) -> list[tuple[str, str, str]]:
+    """Two layer lists side by side: rows (mark, before, after), aligned by their longest match.
+
+    The mark is `=` (same), `~` (changed), `+` (added) or `−` (removed). Layers of one class face
+    each other where a stretch differs; a name given to a layer counts as a change.
+    """
+    left, right = [layer_text(x) for x in before], [layer_text(x) for x in after]
+    rows: list[tuple[str, str, str]] = []
+    matcher = difflib.SequenceMatcher(a=left, b=right, autojunk=False)
+    for operation, i, i_end, j, j_end in matcher.get_opcodes():
+        if operation == "equal":
+            rows += [("=", a, b) for a, b in zip(left[i:i_end], right[j:j_end], strict=True)]
+            continue
+        classes = difflib.SequenceMatcher(
+            a=[x["class_name"] for x in before[i:i_end]],
+            b=[x["class_name"] for x in after[j:j_end]],
+            autojunk=False,
+        )
+        for same, p, p_end, q, q_end in classes.get_opcodes():
+            olds, news = left[i + p : i + p_end], right[j + q : j + q_end]
+            if same == "equal":
+                rows += [("~" if a != b else "=", a, b) for a, b in zip(olds, news, strict=True)]
+            else:
+                rows += [("−", a, "") for a in olds] + [("+", "", b) for b in news]
+    return rows
+
+
+def settings(spec: dict[str, Any]) -> dict[str, str]:
+    """A resolved spec's hyper-parameters, as a flat table of key to text, layers left out."""
+    flat: dict[str, str] = {}
+    for key in SETTINGS:
+        value = spec.get(key)
+        if isinstance(value, dict):
+            flat[key] = layer_text(value)
+        elif isinstance(value, list):
+            flat[key] = ", ".join(layer_text(x) if isinstance(x, dict) else str(x) for x in value)
+        elif value is not None:
+            flat[key] = str(value)
+    return {key: value or "none" for key, value in flat.items()}
+
+
+SETTINGS = (
+    "optimizer", "loss", "batch_size", "epochs", "train_samples", "augment", "callbacks",
+    "monitor", "validation", "precision",
+)  # fmt: skip
+
+
+def setting_diff(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """The hyper-parameters that two resolved specs do not share: (key, before, after)."""
+    old, new = settings(before), settings(after)
+    keys = [key for key in SETTINGS if old.get(key) != new.get(key)]
+    return [(key, old.get(key, "not set"), new.get(key, "not set")) for key in keys]
+
+
+def _row(*cells: object) -> str:
+    line = ""
+    for cell, end in zip(cells, COLUMNS, strict=True):
+        line = ((line[:-1] + " " if line else "") + str(cell))[:end].ljust(end)
+    return line
+
+
+def _last_activation(layers: Iterable[dict[str, Any]]) -> str:
+    for layer in reversed(list(layers)):
+        if layer["class_name"] in ("Dense", "Activation"):
+            activation = layer["config"].get("activation")
+            return str(activation) if activation in ("softmax", "sigmoid") else ""
+        if layer["class_name"] == "Softmax":
+            return "softmax"
+    return ""
+
+
+def _one_less(word: str) -> str:
+    text, _, count = word.rpartition("×")
+    return text if count == "2" else f"{text}×{int(count) - 1}"

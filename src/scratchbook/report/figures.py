@@ -1,0 +1,320 @@
+"""Line and dot figures of a chapter: plain numbers in, SVG text out, the same bytes every time.
+
+A figure carries its own alternative text (`aria-label`), takes the colour of the text around it,
+and holds neither style sheets nor scripts, so that it can stand in a page with a strict Content
+Security Policy as well as alone beside notebook.md.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Sequence
+from typing import Any
+from xml.etree import ElementTree
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+SVG = "http://www.w3.org/2000/svg"
+XLINK = "http://www.w3.org/1999/xlink"
+INK = "#010203"  # stands for the colour of the text around the figure
+ACCENT = "#3f7fd0"  # at least 3:1 on white paper and on black
+ALONE = "svg{color:#26241f;font-family:sans-serif}@media(prefers-color-scheme:dark){svg{color:#dcd8cf}}"
+STYLE = {
+    "svg.hashsalt": "scratchbook",
+    "svg.fonttype": "none",
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "font.size": 9.0,
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.unicode_minus": True,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 3,
+    "ytick.major.size": 0,
+    "lines.linewidth": 1.6,
+    "lines.solid_capstyle": "round",
+    "path.simplify_threshold": 0.5,
+}
+
+
+def curves(histories: dict[int, pd.DataFrame], best: dict[int, int], key: str, split: str) -> str:
+    """Accuracy or loss by epoch, train dashed and `split` solid, the best epoch ringed.
+
+    Args:
+        histories: history.csv of each seed.
+        best: the best epoch of each seed.
+        key: `accuracy` or `loss`.
+        split: what val_* was measured on, for the label: `validation` or `test`.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _panel(4.3, 2.6)
+        ends: list[tuple[float, float, str, str]] = []
+        for i, (seed, history) in enumerate(histories.items()):
+            x = history["epoch"].to_numpy(float)
+            train = history[key].to_numpy(float)
+            held = history[f"val_{key}"].to_numpy(float)
+            weight = 1.7 if i == 0 else 0.9
+            axes.plot(x, train, color=INK, alpha=0.75, lw=weight * 0.7, ls=(0, (4, 2)))
+            axes.plot(x, held, color=ACCENT, lw=weight, alpha=1 if i == 0 else 0.75)
+            at = np.flatnonzero(x == best.get(seed, -1))
+            if len(at):
+                axes.plot(x[at], held[at], "o", ms=6, mfc="none", mec=ACCENT, mew=1.2)
+            if i == 0 and len(x):
+                ends = [(x[-1], train[-1], "train", INK), (x[-1], held[-1], split, ACCENT)]
+        _finish(axes, "epoch", key)
+        axes.margins(x=0.02, y=0.08)
+        _label_ends(axes, ends)
+        return _svg(figure, _curves_alt(histories, best, key, split))
+
+
+def forest(rows: Sequence[dict[str, Any]], metric: str, baseline: str | None) -> str:
+    """Each experiment's mean, its interval and every seed's own value, in the order of `rows`.
+
+    Args:
+        rows: dicts of `experiment`, `value`, `low`, `high` (fractions, may be NaN), `values`.
+        metric: what they are, for the axis.
+        baseline: the experiment that the vertical line goes through.
+    """
+    with matplotlib.rc_context(STYLE):
+        widest = max((len(row["experiment"]) for row in rows), default=5)
+        left = min(0.34, 0.03 + 0.0095 * widest)
+        height = 0.62 + 0.26 * len(rows)
+        figure = Figure(figsize=(7.2, height))
+        axes = figure.add_axes((left, 0.45 / height, 0.97 - left, 1 - 0.52 / height))
+        for y, row in enumerate(rows):
+            is_baseline = row["experiment"] == baseline
+            if is_baseline and np.isfinite(row["value"]):
+                axes.axvline(100 * row["value"], color=INK, alpha=0.5, lw=0.8, ls=(0, (2, 2)))
+            axes.plot([100 * row["low"], 100 * row["high"]], [y, y], color=ACCENT, lw=1.6)
+            values = 100 * np.asarray(row["values"], dtype=float)
+            axes.plot(values, np.full(len(values), y), "|", color=INK, alpha=0.6, ms=7, mew=0.8)
+            axes.plot(
+                100 * row["value"], y, "o" if not is_baseline else "D", color=ACCENT,
+                ms=5.5 if not is_baseline else 5,
+            )  # fmt: skip
+        axes.set_yticks(range(len(rows)), [row["experiment"] for row in rows])
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.spines["left"].set_visible(False)
+        _finish(axes, f"{metric.replace('_', ' ')}, %", "", grid="x")
+        said = [
+            f"{row['experiment']} {_percent(row['value'])}"
+            f" [{_percent(row['low'])}, {_percent(row['high'])}]"
+            for row in rows
+        ]
+        return _svg(figure, f"{metric.replace('_', ' ')} with 95 % intervals: " + "; ".join(said))
+
+
+def reliability(bins: Sequence[dict[str, Any]], ece: float) -> str:
+    """Accuracy by stated confidence: a dot a bin, its area by the number of images in it."""
+    filled = [b for b in bins if b["n"]]
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _panel(3.0, 2.8)
+        axes.plot([0, 1], [0, 1], color=INK, alpha=0.45, lw=0.8, ls=(0, (2, 2)))
+        x = [b["confidence"] for b in filled]
+        y = [b["accuracy"] for b in filled]
+        n = np.array([b["n"] for b in filled], dtype=float)
+        axes.plot(x, y, color=ACCENT, lw=1.0, alpha=0.8)
+        if len(n):
+            axes.scatter(x, y, s=8 + 60 * n / n.max(), color=ACCENT, lw=0)
+        axes.set_xlim(0, 1.02)
+        axes.set_ylim(0, 1.05)
+        _finish(axes, "confidence", "accuracy")
+        said = "; ".join(
+            f"{b['confidence']:.2f} stated, {b['accuracy']:.2f} right, {b['n']} images"
+            for b in filled
+        )
+        return _svg(figure, f"Reliability, expected calibration error {ece:.3f}: {said}")
+
+
+DRIFT_LINES = {  # what maps are compared with → the line's label and dashes
+    "previous": ("epoch before", "-"),
+    "other_seed": ("another seed", (0, (5, 2))),
+    "untrained": ("untrained net", (0, (2, 2))),
+    "random_head": ("random head", (0, (5, 2, 1, 2))),
+    "other_images": ("other images", (0, (1, 2))),
+}
+
+
+def drift(table: pd.DataFrame, measure: str = "spearman") -> str:
+    """How alike an epoch's maps and the epoch before's are (with quartiles), above its baselines.
+
+    `table` is drift.csv; lines whose columns are missing or empty are left out.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _panel(6.4, 2.8, right=0.80)
+        x = table["epoch"].to_numpy(float)
+        ends, said = [], []
+        for against, (label, dashes) in DRIFT_LINES.items():
+            column = f"{measure}_{against}_median"
+            if column not in table or not table[column].notna().any():
+                continue
+            y = table[column].to_numpy(float)
+            shown = np.isfinite(y)
+            ours = against == "previous"
+            color = ACCENT if ours else INK
+            if ours and f"{measure}_{against}_q25" in table:
+                low = table[f"{measure}_{against}_q25"].to_numpy(float)
+                high = table[f"{measure}_{against}_q75"].to_numpy(float)
+                axes.fill_between(x, low, high, where=shown, color=ACCENT, alpha=0.16, lw=0)
+            axes.plot(
+                x[shown], y[shown], color=color, ls=dashes, lw=1.8 if ours else 1.0,
+                marker="o" if ours else None, ms=3.5, alpha=1 if ours else 0.8,
+            )  # fmt: skip
+            ends.append((x[shown][-1], y[shown][-1], label, color))
+            numbers = ", ".join(
+                f"{value:.2f} at epoch {epoch:.0f}"
+                for epoch, value in zip(x[shown], y[shown], strict=True)
+            )
+            said.append(f"with the {label}: {numbers}" if ours else f"{label}: {numbers}")
+        axes.axhline(0, color=INK, alpha=0.35, lw=0.6)
+        _finish(axes, "epoch", f"{measure} ρ" if measure == "spearman" else measure)
+        axes.set_xticks(x)
+        _label_ends(axes, ends)
+        return _svg(figure, f"{measure.capitalize()} correlation of the maps " + "; ".join(said))
+
+
+def heatmap(confusion: Sequence[Sequence[int]], order: Sequence[int]) -> str:
+    """A large confusion matrix as shares of each true class, rows and columns in `order`."""
+    matrix = np.asarray(confusion, dtype=float)[np.ix_(order, order)]  # (class, class)
+    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _panel(5.2, 5.2, left=0.09, bottom=0.09)
+        axes.imshow(share, cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
+        _finish(axes, "predicted class (clustered order)", "true class (clustered order)", grid="")
+        right = float(np.trace(matrix) / max(matrix.sum(), 1))
+        return _svg(
+            figure,
+            f"Confusion matrix of {len(order)} classes, clustered; {_percent(right)} on the diagonal",
+        )
+
+
+def inline(svg: str, prefix: str) -> str:
+    """A figure's SVG for a page: no style sheet or XML head, and ids that begin with `prefix`."""
+    text = re.sub(r"<style>.*?</style>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r'\bid="([^"]*)"', rf'id="{prefix}-\1"', text)
+    return re.sub(r'(href="|url\()#', rf"\1#{prefix}-", text)
+
+
+def _panel(
+    width: float, height: float, *, left: float = 0.13, right: float = 0.84, bottom: float = 0.16
+) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height))
+    return figure, figure.add_axes((left, bottom, right - left, 0.95 - bottom))
+
+
+def _finish(axes: Axes, x: str, y: str, grid: str = "y") -> None:
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    if grid:
+        axes.grid(axis=grid, color=INK, alpha=0.14, lw=0.6)  # type: ignore[arg-type]
+    axes.set_axisbelow(True)
+
+
+def _label_ends(axes: Axes, ends: list[tuple[float, float, str, str]]) -> None:
+    """Writes each line's name at its end, apart where lines end close together."""
+    low, high = axes.get_ylim()
+    gap = 11 / 72 / (axes.figure.get_figheight() * axes.get_position().height) * (high - low)
+    at = low - gap
+    placed = []
+    for x, y, label, color in sorted(ends, key=lambda end: end[1]):
+        at = max(y, at + gap)
+        placed.append([x, at, label, color])
+    overshoot = max(0.0, at - high) if placed else 0.0
+    right = max((end[0] for end in ends), default=0.0)
+    for _, y, label, color in placed:
+        axes.annotate(
+            label, (right, y - overshoot), xytext=(6, 0), textcoords="offset points",
+            va="center", color=color, annotation_clip=False,
+        )  # fmt: skip
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f} %" if np.isfinite(fraction) else "unknown"
+
+
+def _curves_alt(
+    histories: dict[int, pd.DataFrame], best: dict[int, int], key: str, split: str
+) -> str:
+    said = []
+    for seed, history in histories.items():
+        if not len(history):
+            continue
+        last = history.iloc[-1]
+        text = (
+            f"seed {seed}: after epoch {last['epoch']:.0f} train {last[key]:.3f}, "
+            f"{split} {last[f'val_{key}']:.3f}"
+        )
+        at = history[history["epoch"] == best.get(seed, -1)]
+        if len(at):
+            text += f"; at the best epoch {best[seed]} {split} {at.iloc[0][f'val_{key}']:.3f}"
+        said.append(text)
+    return f"{key.capitalize()} by epoch; " + "; ".join(said)
+
+
+def _svg(figure: Figure, alt: str) -> str:
+    """The figure as an SVG file's text."""
+    buffer = io.StringIO()
+    with warnings.catch_warnings():
+        # Names in any script are left to the reader's fonts: the text is text, not outlines.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
+    root = ElementTree.fromstring(buffer.getvalue())
+    return finish_svg(root, alt)
+
+
+def finish_svg(root: ElementTree.Element, alt: str) -> str:
+    """Serialises an SVG tree as the module promises."""
+    ElementTree.register_namespace("", SVG)
+    ElementTree.register_namespace("xlink", XLINK)
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if child.tag.rpartition("}")[2] in ("metadata", "style") or child.get("id") == "patch_1":
+                parent.remove(child)
+    for element in root.iter():
+        for key, value in _declarations(element.attrib.pop("style", "")):
+            element.set(key, value)
+        for key in ("fill", "stroke"):
+            if element.get(key) == INK:
+                element.set(key, "currentColor")
+        if element.tag == f"{{{SVG}}}image" and (link := element.attrib.pop(f"{{{XLINK}}}href", "")):
+            element.set("href", link.replace("\n", ""))
+    for side in ("width", "height"):
+        root.set(side, str(root.get(side, "")).removesuffix("pt"))
+    root.set("role", "img")
+    root.set("aria-label", "".join(c for c in alt if c.isprintable()))  # XML holds no controls
+    root.set("stroke-linejoin", "round")
+    style = ElementTree.Element(f"{{{SVG}}}style")
+    style.text = ALONE
+    root.insert(0, style)
+    return ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
+def _declarations(style: str) -> list[tuple[str, str]]:
+    """CSS declarations as presentation attributes, which a strict policy lets pass."""
+    found = []
+    for declaration in filter(None, (part.strip() for part in style.split(";"))):
+        key, _, value = (part.strip() for part in declaration.partition(":"))
+        if key == "font":
+            size = re.search(r"([\d.]+)px", value)
+            found += [("font-size", size.group(1))] if size else []
+        elif key == "font-size":
+            found.append((key, value.removesuffix("px")))
+        elif key == "image-rendering":
+            found.append((key, "pixelated"))
+        elif key not in ("font-family", "font-stretch"):
+            found.append((key, value))
+    return found

@@ -1,0 +1,209 @@
+"""Picture sheets of a chapter: images, Grad-CAM maps and mistakes in, one SVG of small rasters out.
+
+A picture is stored once and used by every map laid over it; a map is stored at a small size and
+drawn smoothly, so that a sheet of 6 images and 7 epochs takes some tens of kilobytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+from xml.etree import ElementTree
+
+import matplotlib
+import numpy as np
+from PIL import Image
+
+from scratchbook.report.figures import ACCENT, INK, SVG, finish_svg
+
+CELL = 84  # pixels a picture takes in a sheet
+GAP = 10
+LINE = 13  # pixels a line of text takes
+STORED = 168  # pixels a picture is stored with at most: sharp on a fine screen and when enlarged
+
+
+def cam_sheet(cam: dict[str, Any], pictures: Sequence[np.ndarray | None]) -> str:
+    """Images × epochs, each map laid over its picture, with the probability of the true class.
+
+    The positive part of the maps is shown in one scale an image row: the strongest point of all
+    its epochs is full. A mark tells where the predicted class is not the epoch before's.
+
+    Args:
+        cam: the arrays and attributes of cam.h5.
+        pictures: uint8 (h, w, 3) of each image, or None where the data are not at hand.
+    """
+    maps, epochs, labels = cam["maps"], cam["epochs"], cam["labels"]
+    classes = json.loads(cam["class_names"])
+    predicted = cam["probability"].argmax(axis=2)  # (epoch, image)
+    positive = np.maximum(np.nan_to_num(maps), 0)  # (epoch, image, h, w)
+    aspect = _aspect(pictures, json.loads(cam["input_size"]))
+    height = round(CELL * aspect)
+    sheet = _Sheet(columns=len(epochs) + 1, rows=len(labels), height=height, lines=2, head=2 * LINE)
+    for column, epoch in enumerate(epochs, start=1):
+        sheet.text(column, -1, 0, f"epoch {epoch}" if epoch else "untrained")
+    said = []
+    for row, label in enumerate(labels):
+        picture = pictures[row]
+        key = sheet.store(picture)
+        sheet.use(0, row, key)
+        sheet.text(0, row, 0, _short(classes[label]))
+        top = positive[:, row].max()
+        for at in range(len(epochs)):
+            column = at + 1
+            sheet.use(column, row, key)
+            if top > 0:
+                sheet.image(column, row, _heat(positive[at, row] / top), smooth=True)
+            answer = predicted[at, row]
+            changed = at > 0 and answer != predicted[at - 1, row]
+            right = answer == label
+            sheet.text(
+                column, row, 0,
+                f"{cam['probability'][at, row, label]:.2f}{'' if right else ' ✗'}",
+            )  # fmt: skip
+            if changed:
+                sheet.text(column, row, 1, f"▸ {_short(classes[answer])}", color=ACCENT)
+                sheet.frame(column, row)
+        share = ", ".join(f"{p:.2f}" for p in cam["probability"][:, row, label])
+        said.append(f"{classes[label]}: {share}")
+    listed = ", ".join(str(epoch) for epoch in epochs)
+    return sheet.svg(
+        f"Grad-CAM at layer {cam['layer']} in epochs {listed}; "
+        f"probability of the true class by image: {'; '.join(said)}"
+    )
+
+
+def mistake_sheet(mistakes: Sequence[dict[str, Any]], columns: int = 6) -> str:
+    """The most confident mistakes: dicts of `picture`, `true`, `predicted`, `probability`, `name`."""
+    pictures = [m["picture"] for m in mistakes]
+    aspect = _aspect(pictures, (1, 1))
+    columns = min(columns, len(mistakes))
+    rows = -(-len(mistakes) // columns)
+    sheet = _Sheet(columns=columns, rows=rows, height=round(CELL * aspect), lines=3, head=0)
+    for i, mistake in enumerate(mistakes):
+        row, column = divmod(i, columns)
+        sheet.use(column, row, sheet.store(mistake["picture"]))
+        sheet.text(column, row, 0, f"{_short(mistake['predicted'])} {mistake['probability']:.2f}",
+                   color=ACCENT)  # fmt: skip
+        sheet.text(column, row, 1, f"is {_short(mistake['true'])}")
+        sheet.text(column, row, 2, _short(mistake["name"], 17), faint=True)
+    said = "; ".join(
+        f"{m['name']}: {m['true']} taken for {m['predicted']} with {m['probability']:.2f}"
+        for m in mistakes
+    )
+    return sheet.svg(f"The {len(mistakes)} most confident mistakes. {said}")
+
+
+class _Sheet:
+    """An SVG of cells in rows and columns, each a picture above lines of text."""
+
+    def __init__(self, columns: int, rows: int, height: int, lines: int, head: int):
+        self.height, self.head = height, head
+        self.row_height = height + lines * LINE + GAP
+        self.root = ElementTree.Element(
+            f"{{{SVG}}}svg",
+            width=str(columns * (CELL + GAP) - GAP),
+            height=str(head + rows * self.row_height),
+            viewBox=f"0 0 {columns * (CELL + GAP) - GAP} {head + rows * self.row_height}",
+        )
+        self.root.set("font-size", "10.5")
+        self.definitions = ElementTree.SubElement(self.root, f"{{{SVG}}}defs")
+        self.stored = 0
+
+    def store(self, picture: np.ndarray | None) -> str:
+        """Keeps a picture, uint8 (h, w, 3), to be used in any cell; returns its key."""
+        key = f"picture{self.stored}"
+        self.stored += 1
+        if picture is None:
+            size = {"width": str(CELL), "height": str(self.height)}
+            ElementTree.SubElement(
+                self.definitions, f"{{{SVG}}}rect", id=key, fill=INK, opacity="0.12", **size
+            )
+        else:
+            image = Image.fromarray(picture)
+            image.thumbnail((STORED, STORED), Image.Resampling.LANCZOS)
+            gray = bool((picture[..., 0] == picture[..., 1]).all())
+            self._image(self.definitions, _data(image.convert("L") if gray else image), id=key)
+        return key
+
+    def use(self, column: int, row: int, key: str) -> None:
+        x, y = self._corner(column, row)
+        ElementTree.SubElement(
+            self.root, f"{{{SVG}}}use", href=f"#{key}", x=str(x), y=str(y)
+        )
+
+    def image(self, column: int, row: int, image: Image.Image, smooth: bool) -> None:
+        x, y = self._corner(column, row)
+        self._image(self.root, _data(image), smooth=smooth, x=str(x), y=str(y))
+
+    def frame(self, column: int, row: int) -> None:
+        x, y = self._corner(column, row)
+        place = {"x": str(x), "y": str(y), "width": str(CELL), "height": str(self.height)}
+        ElementTree.SubElement(
+            self.root, f"{{{SVG}}}rect", {"fill": "none", "stroke": ACCENT, "stroke-width": "2"},
+            **place,
+        )  # fmt: skip
+
+    def text(
+        self, column: int, row: int, line: int, words: str, color: str = INK, faint: bool = False
+    ) -> None:
+        """Writes a line under the cell; row -1 is the head of the sheet."""
+        x, y = self._corner(column, row)
+        y = self.head - 9 if row < 0 else y + self.height + (line + 1) * LINE - 2
+        attributes = {"x": str(x), "y": str(y), "fill": color}
+        if faint:
+            attributes["fill-opacity"] = "0.75"
+        element = ElementTree.SubElement(self.root, f"{{{SVG}}}text", attributes)
+        element.text = "".join(c for c in words if c.isprintable())
+
+    def svg(self, alt: str) -> str:
+        return finish_svg(self.root, alt)
+
+    def _corner(self, column: int, row: int) -> tuple[int, int]:
+        return column * (CELL + GAP), self.head + row * self.row_height
+
+    def _image(
+        self, parent: ElementTree.Element, data: str, smooth: bool = False, **attributes: str
+    ) -> None:
+        attributes |= {"width": str(CELL), "height": str(self.height), "href": data}
+        image = ElementTree.SubElement(parent, f"{{{SVG}}}image", attributes)
+        image.set("preserveAspectRatio", "none")
+        if not smooth:
+            image.set("image-rendering", "pixelated")
+
+
+def _heat(values: np.ndarray, side: int = 48) -> Image.Image:
+    """A map (h, w) of 0 to 1 as a smooth picture whose low values let the image through."""
+    smooth = Image.fromarray(values.astype(np.float32)).resize((side, side), Image.Resampling.BICUBIC)
+    levels = np.round(np.clip(np.asarray(smooth), 0, 1) * 31).astype(np.uint8)  # (side, side)
+    steps = np.arange(32) / 31
+    colors = matplotlib.colormaps["inferno"](steps)[:, :3]
+    image = Image.fromarray(levels).convert("P")
+    image.putpalette((colors * 255).round().astype(np.uint8).tobytes())
+    image.info["transparency"] = bytes((230 * steps**0.7 * 0.85).astype(np.uint8))
+    return image
+
+
+def _data(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    small = image.width * image.height <= 64 * 64
+    if small or image.mode == "P":
+        transparency = image.info.get("transparency")
+        extra = {"transparency": transparency} if transparency else {}
+        image.save(buffer, "PNG", optimize=True, **extra)
+        kind = "png"
+    else:
+        image.save(buffer, "JPEG", quality=82)
+        kind = "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+
+
+def _aspect(pictures: Sequence[np.ndarray | None], size: Sequence[int]) -> float:
+    known = next((p.shape for p in pictures if p is not None), size)
+    return min(max(known[0] / known[1], 0.4), 2.5)
+
+
+def _short(text: str, longest: int = 13) -> str:
+    return text if len(text) <= longest else text[: longest - 1] + "…"
