@@ -2,8 +2,11 @@ import os
 import sys
 from pathlib import Path
 
-# Also without installing the package, as when this workflow is a module of another one.
-sys.path.insert(0, str(Path(workflow.basedir, "src")))
+# This checkout's package, here and in the jobs' scripts, whatever is installed: the code that is
+# run is the code whose edits are noticed.
+SOURCE = str(Path(workflow.basedir, "src"))
+sys.path.insert(0, SOURCE)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [SOURCE, os.environ.get("PYTHONPATH")]))
 
 from scratchbook.config.code import code_of
 from scratchbook.config.errors import ScratchbookError

@@ -1,0 +1,158 @@
+"""Find which source of a data set is there: spec and `data_dir` in, its files or fingerprint out.
+
+Only the standard library is imported: a Snakefile asks for fingerprints whenever it is parsed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scratchbook.config.errors import ScratchbookError
+
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Located:
+    """The source that is used: its place in `sources`, its spec, and its files by role."""
+
+    index: int
+    source: dict[str, Any]
+    paths: dict[str, Path]
+
+
+def fingerprint(spec: dict[str, Any], data_dir: Path) -> dict[str, Any]:
+    """A cheap JSON-able description of the source in use; another one means: prepare again.
+
+    It knows nothing of times and places, so `touch`, a copy or another `data_dir` leave it as it
+    is. A zip is known by its whole directory, which holds a checksum of every member; a folder by
+    its files' paths and sizes; a CSV table by its content; any other file by its size and 32
+    samples of it. (What is written into the prepared file is the sha256 of everything.)
+
+    Raises ScratchbookError where none of the sources is there.
+    """
+    found = locate(spec, data_dir)
+    marks: dict[str, Any] = {}
+    for role, path in found.paths.items():
+        marks[role] = _folder_mark(path) if path.is_dir() else _file_mark(path)
+        if path.is_dir() and found.source["kind"] == "csv":
+            table = path / found.source["labels"]
+            if table.is_file():
+                marks["labels"] = hashlib.sha256(table.read_bytes()).hexdigest()
+    return {"source": found.index, "kind": found.source["kind"], "files": marks}
+
+
+def locate(spec: dict[str, Any], data_dir: Path) -> Located:
+    """The first source whose files are all there.
+
+    Raises ScratchbookError with a line for each source that was tried, where none is.
+    """
+    tried = []
+    for index, source in enumerate(spec["sources"]):
+        paths = _paths(source, Path(data_dir).expanduser())
+        wrong = [reason for path in paths.values() if (reason := _wrong(source["kind"], path))]
+        if not wrong:
+            return Located(index, source, paths)
+        hint = f" (get it: {source['download']})" if source["download"] else ""
+        tried.append(f"  {source['kind']}: {'; '.join(wrong)}{hint}")
+    raise ScratchbookError(
+        f"{spec['title']}: none of its sources is there.\n"
+        + "\n".join(tried)
+        + "\nPut the data there, or say where they are: --config data_dir=/path/to/data"
+    )
+
+
+def walk(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """Every file and folder below a folder, sorted, links followed but no folder entered twice."""
+    entered: set[tuple[int, int]] = set()
+
+    def below(path: str) -> Iterator[os.DirEntry[str]]:
+        status = Path(path).stat()
+        if (status.st_dev, status.st_ino) in entered:
+            return
+        entered.add((status.st_dev, status.st_ino))
+        with os.scandir(path) as entries:
+            inside = sorted(entries, key=lambda entry: entry.name)
+        for entry in inside:
+            yield entry
+            if entry.is_dir():
+                yield from below(entry.path)
+
+    return below(str(folder))
+
+
+def _paths(source: dict[str, Any], data_dir: Path) -> dict[str, Path]:
+    """The files of a source by role; a path in the spec that is absolute stays so."""
+    if source["kind"] == "keras":
+        return {}
+    if source["kind"] == "bundled":
+        package = importlib.util.find_spec(source["package"])  # finds it without importing it
+        places = package.submodule_search_locations if package else None
+        return {"path": Path(next(iter(places or [source["package"]]))) / source["file"]}
+    if source["kind"] == "hdf5":
+        return {
+            f"{split} {part}": data_dir / pair[part]
+            for split, pair in source["splits"].items()
+            for part in ("images", "labels")
+        }
+    return {"path": data_dir / source["path"]}
+
+
+def _wrong(kind: str, path: Path) -> str | None:
+    """Why a path is no use to a source of this kind; None where it is."""
+    if not path.exists():
+        return f"nothing at {path.absolute()}"
+    if kind == "folder" and not path.is_dir():
+        return f"{path.absolute()} is a file, not a folder (for a zip or tar use `kind: archive`)"
+    if kind in ("archive", "hdf5", "bundled") and path.is_dir():
+        more = " (use `kind: folder`)" if kind == "archive" else ""
+        return f"{path.absolute()} is a folder, not a file{more}"
+    return None
+
+
+def _folder_mark(folder: Path) -> str:
+    """sha256 of the relative path and size of every file below a folder."""
+    mark = hashlib.sha256()
+    for entry in walk(folder):
+        if entry.is_file():
+            line = f"{os.path.relpath(entry.path, folder)}\0{entry.stat().st_size}\n"
+            mark.update(line.encode("utf-8", "surrogateescape"))
+    return mark.hexdigest()
+
+
+def _file_mark(path: Path) -> dict[str, Any]:
+    """Size of a file and sha256 of its first and last MiB and what tells most about the rest."""
+    size = path.stat().st_size
+    mark = hashlib.sha256()
+    with path.open("rb") as file:
+        mark.update(file.read(_MIB))
+        tail = max(_MIB, _zip_directory(file, size))
+        if tail == _MIB:  # no large directory to go by: look into the middle too
+            for part in range(1, 31):
+                file.seek(part * size // 31)
+                mark.update(file.read(1 << 14))
+        file.seek(max(0, size - tail))
+        mark.update(file.read())
+    return {"size": size, "sha256": mark.hexdigest()}
+
+
+def _zip_directory(file: Any, size: int) -> int:
+    """Bytes from the start of a zip's central directory to its end; 0 for any other file.
+
+    PKWARE's APPNOTE, 4.3.16: the end record holds the directory's size at byte 12, and may be
+    followed by a comment of at most 64 KiB; zip64 puts 76 bytes more between the two.
+    """
+    file.seek(max(0, size - (1 << 16) - 22))
+    end = file.read()
+    at = end.rfind(b"PK\x05\x06")
+    if at < 0 or len(end) < at + 22:
+        return 0
+    (directory,) = struct.unpack_from("<L", end, at + 12)
+    return min(size, directory + 76 + len(end) - at)

@@ -1,0 +1,331 @@
+"""Prepare a data set once for all runs: spec and `data_dir` in, results/data/{dataset}.h5 out."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from scratchbook.config.errors import ScratchbookError
+from scratchbook.data import division
+from scratchbook.data.image import RESIZED, to_rgb
+from scratchbook.data.location import locate
+from scratchbook.data.prepared import SPLITS
+from scratchbook.data.source import READ_ERRORS, Source, counted, listed, open_source
+
+_BLOCK_BYTES = 4 << 20  # of encoded or of prepared images, whichever is reached first
+_BLOCK_IMAGES = 64
+_SECONDS_BETWEEN_LINES = 5
+
+
+def prepare(
+    name: str,
+    spec: dict[str, Any],
+    data_dir: Path,
+    output: Path,
+    say: Callable[[str], None] = print,
+    limit: int | None = None,
+) -> None:
+    """Decode a data set into one HDF5 file that all runs read.
+
+    `spec` is a data set of config/datasets.yaml with its defaults filled in; `limit` keeps only
+    about that many images, of every class and split (to try things out).
+    The same source and spec give the same arrays. The file appears whole or not at all, and
+    memory stays below about 0.5 GB however large the source is.
+
+    Raises ScratchbookError where the source is missing or cannot be used as it is, or where the
+    disk is full; the message names the file, and what would do.
+    """
+    began = time.monotonic()
+    found = locate(spec, data_dir)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    part = output.with_name(f".{output.name}.part")  # of one name: a killed run's is overwritten
+    try:
+        with open_source(found) as source:
+            try:
+                rows = _chosen(source, spec, limit)
+                counts = _write(part, name, spec, source, rows, say)
+            except ScratchbookError as error:
+                raise ScratchbookError(f"{name}, {source.text}: {error}") from error
+        part.replace(output)
+    except OSError as error:
+        raise _disk_error(output, error) from error
+    finally:
+        part.unlink(missing_ok=True)
+    say(
+        f"{name}: {', '.join(f'{count:,} {split}' for split, count in counts.items())} images of "
+        f"{len(source.class_names)} classes prepared in {time.monotonic() - began:.1f} s"
+    )
+
+
+def _chosen(source: Source, spec: dict[str, Any], limit: int | None) -> np.ndarray:
+    """Rows of the source to be prepared, rising: the sample, and of it what `limit` leaves."""
+    division.check(source.labels, source.splits, source.class_names)
+    rows = np.arange(len(source.labels))
+    for count, what in ((spec["sample"], "sample"), (limit, "smoke test")):
+        if count is not None and count < len(rows):
+            splits = None if source.splits is None else source.splits[rows]
+            of = len(rows)
+            rows = rows[division.choose(source.labels[rows], splits, count, spec["split"]["seed"])]
+            source.notes.append(f"{what}: {len(rows):,} of {of:,} images, drawn by class")
+    return rows
+
+
+def _write(
+    part: Path,
+    name: str,
+    spec: dict[str, Any],
+    source: Source,
+    rows: np.ndarray,
+    say: Callable[[str], None],
+) -> dict[str, int]:
+    """Write the whole prepared file and return the images of each split."""
+    height, width = spec["size"]
+    shape = (len(rows), height, width, 3)
+    needed, free = int(np.prod(shape)), shutil.disk_usage(part.parent).free
+    if needed > free:
+        raise OSError(errno.ENOSPC, f"{needed >> 20:,} MiB are needed and {free >> 20:,} are free")
+    labels = source.labels[rows]
+    given = None if source.splits is None else source.splits[rows]
+    with h5py.File(part, "w") as file:
+        images = file.create_dataset("images", shape, np.uint8)  # contiguous: can be memory-mapped
+        decoded = _decode(name, source, rows, spec, images, say)
+        twins = division.first_twins(decoded.digests)
+        split = division.divide(
+            labels, given, twins, spec["split"], spec["split"]["seed"], source.class_names
+        )
+        names = [_storable(source.names[row]) for row in rows]
+        duplicates = [
+            [names[a], SPLITS[split[a]], names[b], SPLITS[split[b]]]
+            for a, b in division.twins_across(twins, split)
+        ]
+        if duplicates and spec["duplicates"] == "refuse":
+            pairs = [f"{a} ({in_a}) and {b} ({in_b})" for a, in_a, b, in_b in duplicates]
+            raise ScratchbookError(
+                f"identical images in different splits, {len(pairs):,} times:\n{listed(pairs)}\n"
+                "Remove them, or set `duplicates: keep` to have them recorded."
+            )
+        notes = [
+            *source.notes,
+            *_conversion_notes(decoded.done, spec),
+            *_split_notes(given, spec),
+            *_duplicate_notes(labels, twins, duplicates),
+        ]
+        file["labels"] = labels
+        file["split"] = split
+        file.create_dataset("names", data=names, dtype=h5py.string_dtype())
+        credit = f" — {spec['citation']}" if spec["citation"] else ""
+        file.attrs.update(
+            dataset=name,
+            title=spec["title"],
+            source=source.text + credit,
+            sha256=source.sha256(),
+            class_names=json.dumps(source.class_names, ensure_ascii=False),
+            notes=json.dumps(notes, ensure_ascii=False),
+            duplicates=json.dumps(duplicates, ensure_ascii=False),
+        )
+    with part.open("rb+") as written:
+        os.fsync(written.fileno())
+    for note in notes:
+        say(f"{name}: {note}")
+    return {part_name: int(np.sum(split == code)) for code, part_name in enumerate(SPLITS)}
+
+
+# --- decoding -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Decoded images that follow each other, and what was done to them."""
+
+    images: list[np.ndarray]  # uint8 [h, w, 3] each
+    digests: list[bytes]  # of their pixels
+    done: Counter[str]
+    unreadable: list[str]
+
+
+def _decode(
+    name: str,
+    source: Source,
+    rows: np.ndarray,
+    spec: dict[str, Any],
+    images: h5py.Dataset,
+    say: Callable[[str], None],
+) -> _Block:
+    """Write the images of these rows in order; returns digests and counts, the images left out."""
+    whole = _Block([], [], Counter(), [])
+    size, resize = tuple(spec["size"]), spec["resize"]
+
+    def decode(block: list[tuple[str, bytes | np.ndarray | Exception]]) -> _Block:
+        result = _Block([], [], Counter(), [])
+        for image_name, raw in block:
+            try:
+                if isinstance(raw, Exception):
+                    raise raw
+                image, done = to_rgb(raw, size, resize["method"], resize["fit"])
+            except MemoryError:
+                raise
+            except Exception as error:  # decoders raise almost anything on damaged files
+                result.unreadable.append(f"{image_name}: {error}")
+                continue
+            result.images.append(image)
+            result.digests.append(hashlib.sha256(image.data).digest()[:16])
+            result.done.update(done)
+        return result
+
+    workers = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
+    with (
+        ThreadPoolExecutor(workers) as pool,
+        _progress(name, len(rows), say) as advance,
+    ):
+        # Reading stays in one thread and in order: neither a tar nor HDF5 likes anything else.
+        blocks = _blocks(source, rows, int(np.prod(images.shape[1:])))
+        for block in _in_order(pool, decode, blocks, ahead=2 * workers):
+            whole.unreadable.extend(block.unreadable)
+            whole.done.update(block.done)
+            if block.images and not whole.unreadable:
+                start = len(whole.digests)
+                images[start : start + len(block.images)] = np.stack(block.images)
+                whole.digests.extend(block.digests)
+            advance(len(block.images) + len(block.unreadable))
+    if whole.unreadable:
+        raise ScratchbookError(
+            f"unreadable: {counted(len(whole.unreadable), 'image')}:\n{listed(whole.unreadable)}\n"
+            "Replace or remove them."
+        )
+    return whole
+
+
+def _blocks(
+    source: Source, rows: np.ndarray, row_bytes: int
+) -> Iterator[list[tuple[str, bytes | np.ndarray | Exception]]]:
+    """Names and raw images of the rows, a few at a time, so that few are in memory at once."""
+    block: list[tuple[str, bytes | np.ndarray | Exception]] = []
+    held = 0
+    for row in rows.tolist():
+        raw: bytes | np.ndarray | Exception
+        try:
+            raw = source.read(row)
+        except READ_ERRORS as error:
+            raw = error
+        block.append((source.names[row], raw))
+        held += max(row_bytes, len(raw) if isinstance(raw, bytes) else 0)
+        if len(block) == _BLOCK_IMAGES or held >= _BLOCK_BYTES:
+            yield block
+            block, held = [], 0
+    if block:
+        yield block
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, function: Callable[[Any], _Block], items: Iterable[Any], ahead: int
+) -> Iterator[_Block]:
+    """`pool.map` that takes no more than `ahead` items before their turn."""
+    waiting: deque[Future[_Block]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) == ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+class _progress:
+    """A bar on a terminal, else a line every few seconds; the value of `with` advances it."""
+
+    def __init__(self, name: str, total: int, say: Callable[[str], None]):
+        self.name, self.total, self.say = name, total, say
+
+    def __enter__(self) -> Callable[[int], None]:
+        self.seen, self.told = 0, time.monotonic()
+        self.bar = None
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import Progress
+
+            self.bar = Progress(console=Console(stderr=True), transient=True)
+            self.task = self.bar.add_task(f"preparing {self.name}", total=self.total)
+            self.bar.start()
+        return self.advance
+
+    def advance(self, count: int) -> None:
+        self.seen += count
+        if self.bar:
+            self.bar.advance(self.task, count)
+        elif time.monotonic() - self.told > _SECONDS_BETWEEN_LINES:
+            self.told = time.monotonic()
+            self.say(f"{self.name}: {self.seen:,} of {self.total:,} images")
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar:
+            self.bar.stop()
+
+
+# --- what is said of it ---------------------------------------------------------------------------
+
+
+def _conversion_notes(done: Counter[str], spec: dict[str, Any]) -> list[str]:
+    height, width = spec["size"]
+    how = f"{RESIZED} to {height} × {width} ({spec['resize']['method']}, {spec['resize']['fit']})"
+    return [
+        f"{counted(count, 'image')} {how if what == RESIZED else what}"
+        for what, count in sorted(done.items())
+    ]
+
+
+def _split_notes(given: np.ndarray | None, spec: dict[str, Any]) -> list[str]:
+    carved = division.missing_splits(given)
+    if not carved:
+        return ["splits: the source's own"]
+    shares = " and ".join(f"{part} {spec['split'][part]:.0%}" for part in carved)
+    of = "all images" if given is None else "the source's train images"
+    return [f"splits: {shares} of {of}, drawn by class, seed {spec['split']['seed']}"]
+
+
+def _duplicate_notes(
+    labels: np.ndarray, twins: np.ndarray, duplicates: list[list[str]]
+) -> list[str]:
+    notes = []
+    repeated = int(np.sum(twins != np.arange(len(twins))))
+    if repeated:
+        notes.append(f"{counted(repeated, 'image')} with the same pixels as an earlier one")
+    contradictory = int(np.sum(labels != labels[twins]))
+    if contradictory:
+        notes.append(f"{contradictory:,} of them with another label than that earlier one")
+    if duplicates:
+        a, in_a, b, in_b = duplicates[0]
+        notes.append(
+            f"warning: {counted(len(duplicates), 'image')} with a twin in another split, "
+            f"e.g. {a} ({in_a}) = {b} ({in_b})"
+        )
+    return notes
+
+
+def _storable(name: str) -> str:
+    """A file name as UTF-8; bytes of it that are not become �."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _disk_error(output: Path, error: OSError) -> ScratchbookError:
+    """What the system says of a file, in one readable message."""
+    if error.filename and Path(error.filename).parent != output.parent:
+        return ScratchbookError(f"{error.filename}: {error.strerror}")
+    full = " Free some space and run it again." if error.errno == errno.ENOSPC else ""
+    return ScratchbookError(f"{output}: could not be written: {error.strerror or error}.{full}")

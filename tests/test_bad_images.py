@@ -1,0 +1,409 @@
+"""What is wrong with a data set is said in one message, and no file is left behind."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import zipfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from scratchbook.config.datasets import Dataset
+from scratchbook.config.errors import ScratchbookError
+from scratchbook.data import prepare as prepare_module
+from scratchbook.data.location import fingerprint
+from scratchbook.data.prepare import prepare
+from scratchbook.data.source import Source
+
+
+def spec(*sources, **more):
+    given = {"title": "Things", "size": [8, 8], "sources": list(sources), **more}
+    return Dataset.model_validate(given).model_dump(mode="json")
+
+
+FOLDER = {"kind": "folder", "path": "things"}
+ARCHIVE = {"kind": "archive", "path": "things.zip"}
+TABLE = {
+    "kind": "csv",
+    "path": "things",
+    "labels": "labels.csv",
+    "image": "train/{id}.png",
+    "label": "label",
+}
+
+
+def image_bytes(seed, kind="PNG", size=8):
+    pixels = np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def write_classes(folder, counts, start=0):
+    for name, count in counts.items():
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for i in range(count):
+            start += 1
+            write(folder / name / f"{i:03d}.png", image_bytes(start))
+
+
+def refusal(dataset, data_dir: Path) -> str:
+    """The message with which a data set is refused; it leaves nothing where the file would be."""
+    output = data_dir / "out/things.h5"
+    with pytest.raises(ScratchbookError) as caught:
+        prepare("things", dataset, data_dir, output, say=lambda line: None)
+    assert not output.parent.exists() or list(output.parent.iterdir()) == []
+    return str(caught.value)
+
+
+@pytest.fixture
+def things(tmp_path):
+    """Two classes of five images, all right so far."""
+    write_classes(tmp_path / "things", {"cat": 5, "dog": 5})
+    return tmp_path
+
+
+# --- nothing there --------------------------------------------------------------------------------
+
+
+def test_missing_data_name_every_place_and_what_to_do(tmp_path):
+    dataset = spec({**ARCHIVE, "download": "https://example.org/things"}, FOLDER)
+    with pytest.raises(ScratchbookError) as caught:
+        fingerprint(dataset, tmp_path)
+    for message in (refusal(dataset, tmp_path), str(caught.value)):
+        assert f"archive: nothing at {tmp_path / 'things.zip'}" in message
+        assert f"folder: nothing at {tmp_path / 'things'}" in message
+        assert "https://example.org/things" in message
+        assert "--config data_dir=" in message
+
+
+def test_half_of_an_hdf5_pair_names_the_file_that_is_missing(tmp_path):
+    write(tmp_path / "x.h5", b"")
+    pair = {"images": "x.h5", "labels": "y.h5"}
+    dataset = spec({"kind": "hdf5", "splits": {"train": pair}, "class_names": ["a", "b"]})
+    message = refusal(dataset, tmp_path)
+    assert "y.h5" in message
+    assert "x.h5" not in message
+
+
+def test_an_archive_where_a_folder_was_meant_is_said(tmp_path):
+    write(tmp_path / "things", b"")
+    assert "use `kind: archive`" in refusal(spec(FOLDER), tmp_path)
+
+
+def test_a_package_that_is_not_installed_is_named(tmp_path):
+    source = {
+        "kind": "bundled",
+        "package": "no_such_package",
+        "file": "t.csv",
+        "shape": [8, 8],
+        "class_names": ["a", "b"],
+    }
+    assert "no_such_package" in refusal(spec(source), tmp_path)
+
+
+def test_a_folder_without_images_says_what_was_expected(tmp_path):
+    write(tmp_path / "things/cat/readme.txt", b"none here")
+    message = refusal(spec(FOLDER), tmp_path)
+    assert "no images found" in message
+    assert "<class>/<image>" in message
+
+
+# --- images that cannot be read -------------------------------------------------------------------
+
+
+def test_a_truncated_jpeg_is_named(things):
+    whole = image_bytes(99, "JPEG", size=64)
+    write(things / "things/cat/cut.jpg", whole[: len(whole) * 3 // 4])
+    message = refusal(spec(FOLDER), things)
+    assert "unreadable: 1 image\n" in message
+    assert "cat/cut.jpg: " in message
+    assert "truncated" in message
+
+
+def test_a_text_file_named_png_is_named(things):
+    write(things / "things/dog/notes.png", b"buy milk")
+    message = refusal(spec(FOLDER), things)
+    assert "dog/notes.png: not an image (it begins with b'buy milk')" in message
+
+
+def test_an_empty_file_is_named(things):
+    write(things / "things/dog/nothing.png", b"")
+    assert "dog/nothing.png: the file is empty" in refusal(spec(FOLDER), things)
+
+
+def test_all_unreadable_images_are_counted_and_ten_named(things):
+    for i in range(13):
+        write(things / f"things/cat/bad{i:02d}.png", b"x")
+    message = refusal(spec(FOLDER), things)
+    assert "unreadable: 13 images\n" in message
+    assert "bad09.png" in message
+    assert "bad10.png" not in message
+    assert "… and 3 more" in message
+
+
+def test_pixels_without_an_agreed_range_are_refused(things):
+    Image.fromarray(np.full((8, 8), 0.5, np.float32)).save(things / "things/cat/float.tif")
+    message = refusal(spec(FOLDER), things)
+    assert "cat/float.tif: pixels of 32 bits have no agreed range" in message
+
+
+# --- archives -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["../evil.png", "/etc/evil.png", "cat/../../evil.png", "C:\\e.png"]
+)
+def test_an_archive_with_members_outside_of_itself_is_refused(tmp_path, name):
+    with zipfile.ZipFile(tmp_path / "things.zip", "w") as file:
+        file.writestr("cat/1.png", image_bytes(1))
+        file.writestr(name, image_bytes(2))
+    message = refusal(spec(ARCHIVE), tmp_path)
+    assert "names files outside of itself" in message
+    assert repr(name) in message
+
+
+@pytest.mark.parametrize("name", ["things.zip", "things.tar.gz"])
+def test_a_truncated_archive_is_named_and_no_other_source_used(things, name):
+    with zipfile.ZipFile(things / "things.zip", "w") as file:
+        for i in range(9):
+            file.writestr(f"cat/{i}.png", image_bytes(i))
+    whole = (things / "things.zip").read_bytes()
+    write(things / name, whole[: len(whole) // 2])
+    message = refusal(spec({"kind": "archive", "path": name}, FOLDER), things)
+    assert str(things / name) in message
+    assert f"{len(whole) // 2:,} bytes" in message
+    assert "Fetch it again" in message
+
+
+def test_a_damaged_member_of_a_zip_is_named(tmp_path):
+    with zipfile.ZipFile(tmp_path / "things.zip", "w") as file:
+        for i in range(12):
+            file.writestr(f"{'cat' if i % 2 else 'dog'}/{i}.png", image_bytes(i))
+    content = bytearray((tmp_path / "things.zip").read_bytes())
+    at = content.find(image_bytes(7)) + 60  # stored, not deflated: found as it is
+    content[at] ^= 255
+    (tmp_path / "things.zip").write_bytes(content)
+    assert "cat/7.png: Bad CRC-32" in refusal(spec(ARCHIVE), tmp_path)
+
+
+# --- classes --------------------------------------------------------------------------------------
+
+
+def test_an_empty_class_is_named(things):
+    (things / "things/bird").mkdir()
+    assert "class 'bird' has no images" in refusal(spec(FOLDER), things)
+
+
+def test_an_empty_class_in_a_zip_is_named(tmp_path):
+    with zipfile.ZipFile(tmp_path / "things.zip", "w") as file:
+        for i in range(12):
+            file.writestr(f"{'cat' if i % 2 else 'dog'}/{i}.png", image_bytes(i))
+        file.mkdir("bird")
+    assert "class 'bird' has no images" in refusal(spec(ARCHIVE), tmp_path)
+
+
+def test_a_class_in_one_split_only_is_named(tmp_path):
+    write_classes(tmp_path / "things/train", {"cat": 5, "dog": 5})
+    write_classes(tmp_path / "things/test", {"cat": 5}, start=50)
+    dataset = spec({**FOLDER, "splits": {"train": "train", "test": "test"}})
+    assert "class 'dog' has images in train but none in test" in refusal(dataset, tmp_path)
+
+
+def test_a_class_with_one_image_is_named_with_its_count(things):
+    write_classes(things / "things", {"bird": 1}, start=50)
+    message = refusal(spec(FOLDER), things)
+    assert "class 'bird' has 1 image, too few to be in train, validation and test" in message
+
+
+def test_a_class_of_copies_of_one_image_is_named_with_its_count(things):
+    for i in range(5):
+        write(things / f"things/bird/{i}.png", image_bytes(50))
+    assert "class 'bird' has 1 different image, too few" in refusal(spec(FOLDER), things)
+
+
+def test_one_class_is_no_data_set(tmp_path):
+    write_classes(tmp_path / "things", {"cat": 9})
+    assert "there is one class only (cat)" in refusal(spec(FOLDER), tmp_path)
+
+
+def test_split_folders_are_not_taken_for_classes(tmp_path):
+    write_classes(tmp_path / "things/train", {"cat": 5, "dog": 5})
+    write_classes(tmp_path / "things/test", {"cat": 5, "dog": 5}, start=50)
+    assert "splits: {train: train, test: test}" in refusal(spec(FOLDER), tmp_path)
+
+
+def test_images_outside_of_class_folders_are_named(things):
+    write(things / "things/stray.png", image_bytes(50))
+    message = refusal(spec(FOLDER), things)
+    assert "1 image in no class folder" in message
+    assert "stray.png" in message
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def write_table(folder, text, images=range(12)):
+    for i in images:
+        write(folder / f"things/train/i{i}.png", image_bytes(i))
+    write(folder / "things/labels.csv", text.encode())
+
+
+ROWS = "id,label\n" + "".join(f"i{i},{i % 2}\n" for i in range(12))
+
+
+def test_a_row_without_its_image_is_named(tmp_path):
+    write_table(tmp_path, ROWS + "gone,1\n")
+    message = refusal(spec(TABLE), tmp_path)
+    assert "1 row without its image" in message
+    assert "train/gone.png (line 14)" in message
+
+
+def test_an_image_without_its_row_is_named(tmp_path):
+    write_table(tmp_path, ROWS, images=range(13))
+    message = refusal(spec(TABLE), tmp_path)
+    assert "1 image without a row" in message
+    assert "train/i12.png" in message
+
+
+def test_a_column_that_is_not_there_is_named_with_those_that_are(tmp_path):
+    write_table(tmp_path, ROWS.replace("label", "class"))
+    assert "no column 'label'; its columns are id, class" in refusal(spec(TABLE), tmp_path)
+
+
+def test_a_table_that_is_not_there_is_named(tmp_path):
+    write_table(tmp_path, ROWS)
+    dataset = spec({**TABLE, "labels": "label.csv"})
+    message = refusal(dataset, tmp_path)
+    assert "there is no label.csv in it" in message
+    assert "'labels.csv'" in message
+
+
+def test_a_row_without_a_label_is_named(tmp_path):
+    write_table(tmp_path, ROWS.replace("i3,1", "i3, "))
+    message = refusal(spec(TABLE), tmp_path)
+    assert "1 row without a label" in message
+    assert "line 5: train/i3.png" in message
+
+
+def test_an_image_in_two_rows_is_named(tmp_path):
+    write_table(tmp_path, ROWS + "i3,0\n")
+    assert "lines 5 and 14: train/i3.png" in refusal(spec(TABLE), tmp_path)
+
+
+def test_a_label_that_has_no_name_is_named(tmp_path):
+    write_table(tmp_path, ROWS.replace("i3,1", "i3,2"))
+    dataset = spec({**TABLE, "class_names": {"0": "well", "1": "ill"}})
+    assert "column 'label' holds '2', which is not in `class_names`" in refusal(dataset, tmp_path)
+
+
+def test_a_named_class_without_rows_is_named(tmp_path):
+    write_table(tmp_path, ROWS)
+    dataset = spec({**TABLE, "class_names": {"0": "well", "1": "ill", "2": "dead"}})
+    assert "class 'dead' has no images" in refusal(dataset, tmp_path)
+
+
+def test_a_table_that_is_no_text_is_named(tmp_path):
+    write_table(tmp_path, ROWS)
+    write(tmp_path / "things/labels.csv", b"\xff\xfe\x00binary")
+    assert "labels.csv: cannot be read as UTF-8 text" in refusal(spec(TABLE), tmp_path)
+
+
+# --- arrays ---------------------------------------------------------------------------------------
+
+
+def hdf5_spec(tmp_path, x, y, key="x"):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file[key], file["y"] = x, y
+    pair = {"images": "a.h5", "labels": "a.h5"}
+    return spec({"kind": "hdf5", "splits": {"train": pair}, "class_names": ["a", "b"]})
+
+
+def test_arrays_that_do_not_fit_are_described(tmp_path):
+    images = np.zeros((6, 8, 8, 3), np.uint8)
+    labels = np.arange(6) % 2
+    short = hdf5_spec(tmp_path, images, labels[:5])
+    assert "[6, 8, 8, 3] and its labels are [5]" in refusal(short, tmp_path)
+    floats = hdf5_spec(tmp_path, images / 1.0, labels)
+    assert "'x' is float64" in refusal(floats, tmp_path)
+    unnamed = hdf5_spec(tmp_path, images, labels + 1)
+    assert "the label of image 1 is 2" in refusal(unnamed, tmp_path)
+    other_key = hdf5_spec(tmp_path, images, labels, key="data")
+    assert "there is no array 'x'" in refusal(other_key, tmp_path)
+
+
+def test_a_compressed_hdf5_file_is_to_be_unpacked_first(tmp_path):
+    write(tmp_path / "x.h5.gz", b"\x1f\x8b")
+    pair = {"images": "x.h5.gz", "labels": "x.h5.gz"}
+    dataset = spec({"kind": "hdf5", "splits": {"train": pair}, "class_names": ["a", "b"]})
+    assert "run gunzip" in refusal(dataset, tmp_path)
+
+
+# --- a machine that fails -------------------------------------------------------------------------
+
+
+def test_a_disk_that_is_too_small_is_noticed_before_decoding(things, monkeypatch):
+    usage = type("Usage", (), {"free": 100})
+    monkeypatch.setattr(prepare_module.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(prepare_module, "_decode", None)
+    message = refusal(spec(FOLDER), things)
+    assert "could not be written" in message
+    assert "Free some space" in message
+
+
+@pytest.mark.parametrize("where", ["image", "end"])
+def test_a_disk_that_fills_up_leaves_no_file(things, monkeypatch, where):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    if where == "image":
+        monkeypatch.setattr(h5py.Dataset, "__setitem__", full)
+    else:
+        monkeypatch.setattr(os, "fsync", full)
+    message = refusal(spec(FOLDER), things)
+    assert "things.h5: could not be written: No space left on device" in message
+
+
+def test_ctrl_c_leaves_no_file_and_keeps_the_old_one(things, monkeypatch):
+    output = things / "out/things.h5"
+    write(output, b"the old one")
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(prepare_module, "_split_notes", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prepare("things", spec(FOLDER), things, output, say=lambda line: None)
+    assert [path.name for path in output.parent.iterdir()] == ["things.h5"]
+    assert output.read_bytes() == b"the old one"
+
+
+def test_a_huge_file_is_refused_before_it_fills_the_memory(things, monkeypatch):
+    monkeypatch.setattr("scratchbook.data.source._LARGEST_FILE", 1000)
+    write(things / "things/cat/huge.png", image_bytes(50) + bytes(1000))
+    assert "cat/huge.png" in refusal(spec(FOLDER), things)
+
+
+def test_a_download_that_fails_says_what_would_do(tmp_path, monkeypatch):
+    import sys
+    from types import SimpleNamespace
+
+    def load_data() -> Source:
+        raise OSError("URL fetch failure")
+
+    fake = SimpleNamespace(datasets=SimpleNamespace(mnist=SimpleNamespace(load_data=load_data)))
+    monkeypatch.setitem(sys.modules, "keras", fake)
+    dataset = spec({"kind": "keras", "name": "mnist", "class_names": ["a", "b"]})
+    message = refusal(dataset, tmp_path)
+    assert "keras.datasets.mnist could not be loaded: URL fetch failure" in message
+    assert "data_dir" in message

@@ -1,0 +1,420 @@
+"""Class activation maps: closed forms, awkward networks, all three backends, and one job a run.
+
+The file runs on whatever KERAS_BACKEND says; its last tests run it again on the other backends.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scratchbook import cam, models
+from scratchbook.cam import measures
+from scratchbook.cam.maps import head_layers
+from scratchbook.config.errors import ScratchbookError
+
+keras = pytest.importorskip("keras")
+layers = keras.layers
+
+ROOT = Path(__file__).resolve().parents[1]
+METHODS = ["gradcam", "hirescam"]
+
+
+@pytest.fixture(autouse=True)
+def fixed_weights():
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).uniform(size=(5, 12, 12, 3)).astype(np.float32)
+
+
+LABELS = np.array([0, 1, 2, 1, 0])
+
+
+def network(*tail, side=12):
+    """Convolutions with an 8×8 grid at `conv`, then what is given."""
+    return keras.Sequential(
+        [
+            keras.Input((side, side, 3)),
+            layers.Conv2D(6, 3, activation="relu", name="first"),
+            layers.Conv2D(4, 3, name="conv"),
+            *tail,
+        ]
+    )
+
+
+def pooled(units=3, **dense):
+    return network(layers.GlobalAveragePooling2D(), layers.Dense(units, name="logits", **dense))
+
+
+def features(model, images, name="conv"):
+    trunk = keras.Model(model.inputs, model.get_layer(name).output)
+    return trunk.predict(images, verbose=0)  # (batch, h, w, channels)
+
+
+def explain(model, images, labels=LABELS, layer="conv", method="gradcam", **options):
+    return cam.mapper(model, layer, method, **options)(images, labels)
+
+
+# ------------------------------------------------------------------------------- closed forms
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_under_global_average_pooling_both_methods_equal_cam_over_the_grid(images, method):
+    model = pooled()
+    weights = model.get_layer("logits").get_weights()[0]  # (channels, classes)
+    expected = np.einsum("bhwc,cb->bhw", features(model, images), weights[:, LABELS]) / (8 * 8)
+    maps, logits = explain(model, images, method=method)
+    np.testing.assert_allclose(maps, expected, atol=1e-6)
+    np.testing.assert_allclose(logits, model.predict(images, verbose=0), atol=1e-5)
+    assert maps.dtype == logits.dtype == np.float32
+
+
+def test_under_flatten_hirescam_adds_up_to_the_logit_and_gradcam_averages_the_weights(images):
+    model = network(layers.Flatten(), layers.Dense(3, name="logits", bias_initializer="ones"))
+    weights = model.get_layer("logits").get_weights()[0].reshape(8, 8, 4, 3)[..., LABELS]
+    found = features(model, images)
+    hires, logits = explain(model, images, method="hirescam")
+    np.testing.assert_allclose(hires, np.einsum("bhwc,hwcb->bhw", found, weights), atol=1e-5)
+    np.testing.assert_allclose(hires.sum((1, 2)) + 1, logits[range(5), LABELS], atol=1e-4)
+    averaged = np.einsum("bhwc,cb->bhw", found, weights.mean(axis=(0, 1)))
+    np.testing.assert_allclose(explain(model, images)[0], averaged, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_layer_beside_a_skip_connection_is_explained_by_its_own_part(images, method):
+    inputs = keras.Input((12, 12, 3))
+    skip = layers.Conv2D(4, 3, name="skip")(inputs)
+    branch = layers.Conv2D(4, 3, padding="same", name="branch")(skip)
+    pooled = layers.GlobalAveragePooling2D()(keras.ops.relu(skip) + 2 * branch)
+    model = keras.Model(inputs, layers.Dense(3, name="logits")(pooled))
+    weights = model.get_layer("logits").get_weights()[0][:, LABELS]
+    found = features(model, images, "branch")
+    expected = 2 * np.einsum("bhwc,cb->bhw", found, weights) / found[0, ..., 0].size
+    maps, _ = explain(model, images, layer="branch", method=method)
+    np.testing.assert_allclose(maps, expected, atol=1e-6)
+    assert [layer.name for layer in head_layers(model, "branch")] == ["logits"]
+
+
+# --------------------------------------------------------------------------- awkward networks
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_flat_and_nested_vgg16_have_equal_maps(method):
+    base = keras.applications.VGG16(include_top=False, weights=None, input_shape=(32, 32, 3))
+    tail = [layers.Flatten(), layers.Dense(2)]
+    nested = keras.Sequential([keras.Input((32, 32, 3)), base, *tail])
+    x = base.output
+    for layer in tail:
+        x = layer(x)
+    flat = keras.Model(base.inputs, x)
+    images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
+    labels = np.array([1, 0])
+    maps = [
+        explain(flat, images, labels, "block3_conv3", method)[0],
+        explain(nested, images, labels, "block3_conv3", method)[0],
+        explain(nested, images, labels, "vgg16/block3_conv3", method)[0],
+    ]
+    assert maps[0].shape == (2, 8, 8)
+    assert np.abs(maps[0]).max() > 0
+    for other in maps[1:]:
+        np.testing.assert_allclose(other, maps[0], rtol=1e-4, atol=1e-6 * np.abs(maps[0]).max())
+    assert cam.choose_layer(nested) == cam.Layer("vgg16/block3_conv3", (8, 8))
+
+
+def test_one_sigmoid_unit_is_explained_for_either_class(images):
+    model = pooled(units=1)
+    ones, logits = explain(model, images, np.ones(5, int))
+    zeros, _ = explain(model, images, np.zeros(5, int))
+    weights = model.get_layer("logits").get_weights()[0][:, 0]
+    np.testing.assert_allclose(ones, features(model, images) @ weights / 64, atol=1e-6)
+    np.testing.assert_allclose(zeros, -ones, atol=1e-7)
+    z = model.predict(images, verbose=0)
+    np.testing.assert_allclose(logits, np.concatenate([0 * z, z], axis=1), atol=1e-6)
+
+
+def test_a_softmax_pair_has_a_map_of_its_own_for_each_class(images):
+    model = pooled(units=2)
+    weights = model.get_layer("logits").get_weights()[0]
+    for label in (0, 1):
+        maps, _ = explain(model, images, np.full(5, label))
+        np.testing.assert_allclose(
+            maps, features(model, images) @ weights[:, label] / 64, atol=1e-6
+        )
+
+
+def test_no_image_depends_on_the_others_of_its_batch_nor_on_dropout_and_augmentation(images):
+    model = keras.Sequential(
+        [
+            keras.Input((12, 12, 3)),
+            layers.RandomFlip(),
+            layers.Conv2D(4, 3, name="conv"),
+            layers.BatchNormalization(),
+            layers.Activation("relu"),
+            layers.Dropout(0.5),
+            layers.Flatten(),
+            layers.Dense(8, activation="relu"),
+            layers.BatchNormalization(),
+            layers.Dropout(0.5),
+            layers.Dense(3),
+        ]
+    )
+    explain_all = cam.mapper(model, "conv", "gradcam")
+    together, _ = explain_all(images, LABELS)
+    again, _ = explain_all(images, LABELS)
+    np.testing.assert_array_equal(again, together)
+    for i in range(len(images)):
+        alone, _ = explain_all(images[i : i + 1], LABELS[i : i + 1])
+        np.testing.assert_allclose(alone[0], together[i], atol=1e-6)
+    in_batches, _ = explain(model, images, batch_size=2)
+    np.testing.assert_allclose(in_batches, together, atol=1e-6)
+
+
+def test_a_map_with_nothing_positive_stays_negative_and_counts_as_empty(images):
+    model = pooled(kernel_initializer=keras.initializers.Constant(-1.0))
+    conv = model.get_layer("conv")
+    conv.set_weights([np.zeros(conv.kernel.shape), np.full(conv.bias.shape, 2.0)])
+    maps, _ = explain(model, images)
+    np.testing.assert_allclose(maps, -1 * 2 * 4 / 64, atol=1e-6)
+    assert measures.empty(maps).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_saturated_softmax_still_has_its_map(images, method):
+    model = pooled()
+    plain, _ = explain(model, images, method=method)
+    head = model.get_layer("logits")
+    head.set_weights([weights * 1e6 for weights in head.get_weights()])
+    saturated, logits = explain(model, images, method=method)
+    assert (np.abs(np.diff(np.sort(logits)[:, -2:])) > 100).all()  # softmax: exactly 1 and 0
+    np.testing.assert_allclose(saturated, plain * 1e6, rtol=1e-3, atol=1)
+
+
+def test_a_network_that_ends_in_a_softmax_is_refused():
+    with pytest.raises(ValueError, match="must return logits"):
+        cam.mapper(pooled(activation="softmax"), "conv")
+
+
+def test_a_dead_relu_network_has_empty_maps_and_no_nan(images):
+    model = network(layers.Activation("relu", name="relu"), layers.Flatten(), layers.Dense(3))
+    conv = model.get_layer("conv")
+    conv.set_weights([np.zeros(conv.kernel.shape), np.full(conv.bias.shape, -1.0)])
+    for layer in ("conv", "relu"):
+        maps, logits = explain(model, images, layer=layer)
+        assert (maps == 0).all()
+        assert np.isfinite(logits).all()
+        assert measures.empty(maps).all()
+
+
+def test_the_predicted_class_is_explained_on_request(images):
+    model = pooled()
+    predicted = model.predict(images, verbose=0).argmax(axis=1)
+    wanted, _ = explain(model, images, predicted)
+    found, _ = explain(model, images, np.full(5, -1))
+    np.testing.assert_allclose(found, wanted, atol=1e-7)
+
+
+def test_an_unknown_method_is_named():
+    with pytest.raises(ScratchbookError, match="did you mean 'gradcam'"):
+        cam.mapper(pooled(), "conv", "gradcamm")
+
+
+# ----------------------------------------------------------------------------- which layer
+
+
+def test_the_deepest_layer_with_at_least_seven_cells_a_side_is_chosen():
+    model = network(
+        layers.Dropout(0.5),
+        layers.MaxPooling2D(),  # 4×4: too small
+        layers.Conv2D(3, 1),
+        layers.Flatten(),
+        layers.Dense(3),
+    )
+    assert cam.choose_layer(model) == cam.Layer("conv", (8, 8))
+
+
+def test_without_such_a_grid_the_largest_is_taken_and_a_small_one_is_flagged():
+    model = network(layers.Flatten(), layers.Dense(3), side=8)  # first 6×6, conv 4×4
+    assert cam.choose_layer(model) == cam.Layer("first", (6, 6))
+    assert cam.choose_layer(model, "conv") == cam.Layer("conv", (4, 4), ("GRID-TOO-SMALL",))
+
+
+def test_a_layer_that_cannot_be_explained_is_named():
+    with pytest.raises(ScratchbookError, match=r"no layer 'convv'; did you mean 'conv'"):
+        cam.choose_layer(pooled(), "convv")
+    with pytest.raises(ScratchbookError, match="'logits' has no grid"):
+        cam.choose_layer(pooled(), "logits")
+
+
+def test_a_layer_that_is_used_twice_has_no_one_map():
+    twice = layers.Conv2D(3, 3, padding="same", name="twice")
+    inputs = keras.Input((8, 8, 3))
+    x = layers.GlobalAveragePooling2D()(twice(twice(inputs)))
+    with pytest.raises(ScratchbookError, match="used 2 times"):
+        cam.choose_layer(keras.Model(inputs, x), "twice")
+
+
+# ------------------------------------------------------------------------ one job for a run
+
+SPEC = {
+    "layers": [
+        {"class_name": "Conv2D", "config": {"filters": 4, "kernel_size": 3, "name": "conv"}},
+        {"class_name": "BatchNormalization", "config": {}},
+        {"class_name": "Activation", "config": {"activation": "relu"}},
+        {"class_name": "GlobalAveragePooling2D", "config": {}},
+        {"class_name": "Dense", "config": {"units": 3, "activation": "softmax"}},
+    ],
+    "augment": [{"class_name": "RandomFlip", "config": {}}],
+}
+PHOTOS = np.random.default_rng(0).integers(0, 256, (5, 12, 12, 3), dtype=np.uint8)
+
+
+def trained(folder, epochs=(1, 3), precision="mixed_bfloat16"):
+    """Checkpoints as a run in bf16 leaves them, their weights made up."""
+    checkpoints = {}
+    for epoch in epochs:
+        model = models.build(SPEC, (12, 12, 3), precision, seed=100 + epoch)
+        checkpoints[epoch] = folder / f"{epoch:02d}.weights.h5"
+        model.save_weights(checkpoints[epoch])
+    return checkpoints
+
+
+def record(folder, checkpoints, build=None, **options):
+    cam.write_cam(
+        build or (lambda: models.build(SPEC, (12, 12, 3))),
+        checkpoints,
+        PHOTOS,
+        LABELS,
+        [f"{i}.png" for i in range(5)],
+        np.array([9, 7, 5, 3, 1]),
+        ["cat", "dog", "鸟"],
+        None,
+        "gradcam",
+        folder / "cam.h5",
+        folder / "drift.csv",
+        **options,
+    )
+    return cam.read_cam(folder / "cam.h5")
+
+
+def test_cam_h5_holds_every_epoch_of_a_bf16_run_in_float32_and_the_network_is_built_once(tmp_path):
+    built = []
+
+    def build():
+        built.append(models.build(SPEC, (12, 12, 3)))
+        return built[-1]
+
+    checkpoints = trained(tmp_path)
+    found = record(tmp_path, checkpoints, build)
+    assert len(built) == 1
+    assert found["epochs"].tolist() == [0, 1, 3]
+    assert found["maps"].shape == found["random_head"].shape == (3, 5, 10, 10)
+    assert found["maps"].dtype == np.float32
+    assert found["images"].tolist() == [9, 7, 5, 3, 1]
+    assert found["names"].astype(str).tolist() == ["0.png", "1.png", "2.png", "3.png", "4.png"]
+    assert json.loads(found["class_names"]) == ["cat", "dog", "鸟"]
+    assert json.loads(found["grid"]) == [10, 10]
+    assert json.loads(found["input_size"]) == [12, 12]
+    assert (found["method"], found["target"], found["flags"]) == ("gradcam", "label", "[]")
+    for at, epoch in enumerate([0, 1, 3]):
+        model = models.build(SPEC, (12, 12, 3))
+        if epoch:
+            model.load_weights(checkpoints[epoch])
+        maps, logits = explain(model, PHOTOS, layer=found["layer"])
+        np.testing.assert_allclose(found["maps"][at], maps, atol=1e-6)
+        odds = np.exp(logits)
+        expected = odds / odds.sum(axis=1, keepdims=True)
+        np.testing.assert_allclose(found["probability"][at], expected, atol=1e-6)
+
+
+def test_a_random_head_keeps_the_trunk_and_forgets_the_rest(tmp_path):
+    found = record(tmp_path, trained(tmp_path), seed=1)
+    build = lambda: models.build(SPEC, (12, 12, 3))  # noqa: E731
+    names = [layer.name for layer in head_layers(build(), "conv")]
+    assert names == ["batch_normalization_1", "dense_1"]
+    assert np.abs(found["random_head"] - found["maps"]).max() > 0
+    again = record(tmp_path, trained(tmp_path), seed=1)
+    np.testing.assert_array_equal(again["random_head"], found["random_head"])
+    other = record(tmp_path, trained(tmp_path), seed=2)
+    assert np.abs(other["random_head"] - found["random_head"]).max() > 0
+    np.testing.assert_array_equal(other["maps"], found["maps"])
+
+
+def test_drift_csv_lies_beside_it_with_another_seed_as_baseline(tmp_path):
+    mine, theirs = tmp_path / "seed0", tmp_path / "seed1"
+    mine.mkdir()
+    theirs.mkdir()
+    record(theirs, trained(theirs))
+    record(mine, trained(mine), other_seeds=[theirs / "cam.h5"])
+    table = pd.read_csv(mine / "drift.csv").set_index("epoch")
+    assert table.index.tolist() == [0, 1, 3]
+    assert (table["spearman_other_seed_median"] == 1).all()
+    assert {path.suffix for path in mine.iterdir()} == {".h5", ".csv"}
+
+
+def test_weights_of_another_network_are_named_and_leave_no_file(tmp_path):
+    pooled().save_weights(tmp_path / "other.weights.h5")
+    with pytest.raises(ScratchbookError, match=r"other\.weights\.h5: epoch 4's weights"):
+        record(tmp_path, {4: tmp_path / "other.weights.h5"})
+    assert [path.name for path in tmp_path.iterdir()] == ["other.weights.h5"]
+
+
+# ----------------------------------------------------------------- other backends and libraries
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_all_this_holds_on_the_other_backends(backend):
+    if backend == keras.backend.backend():
+        pytest.skip("this is the backend that the tests above ran on")
+    if os.environ.get("SCRATCHBOOK_TEST_BACKEND"):
+        pytest.skip("already in such a run")
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    environment = os.environ | {"KERAS_BACKEND": backend, "SCRATCHBOOK_TEST_BACKEND": "1"}
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout[-5000:]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("tail", ["flatten", "pooling"])
+def test_maps_agree_with_pytorch_grad_cam_on_the_same_weights(method, tail, monkeypatch):
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    pytest.importorskip("pytorch_grad_cam", reason="pytorch-grad-cam is not installed")
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from cam import pytorch_maps, torch_twin
+
+    squash = layers.Flatten() if tail == "flatten" else layers.GlobalAveragePooling2D()
+    model = keras.Sequential(
+        [
+            keras.Input((24, 24, 3)),
+            layers.Conv2D(8, 3, padding="same", activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Conv2D(8, 3, activation="relu", name="conv"),
+            squash,
+            layers.Dense(16, activation="relu"),
+            layers.Dense(3),
+        ]
+    )
+    images = np.random.default_rng(0).uniform(size=(6, 24, 24, 3)).astype(np.float32)
+    labels = np.array([0, 1, 2, 0, 1, 2])
+    ours, logits = explain(model, images, labels, method=method)
+    twin, target = torch_twin(model, "conv")
+    theirs, their_logits = pytorch_maps(twin, target, images, labels, method)
+    np.testing.assert_allclose(their_logits, logits, atol=1e-4)
+    assert (measures.spearman(ours, theirs) >= 0.999).all()

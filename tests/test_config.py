@@ -1,0 +1,197 @@
+"""What a user writes is checked before anything runs, and a mistake names itself."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from projects import NOTEBOOK, REPOSITORY, make_project, scratchbook, snakemake
+from scratchbook.config.claims import bindings
+from scratchbook.config.errors import ScratchbookError
+from scratchbook.config.notebooks import Notebook
+from scratchbook.config.project import load_notebook, load_project, notebook_names
+from scratchbook.config.reading import read_yaml
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which nothing has run; tests write its notebook anew."""
+    return make_project(tmp_path_factory.mktemp("fresh") / "project")
+
+
+def message(project: Path, notebook: str) -> str:
+    (project / "config/notebooks/halves.yaml").write_text(notebook)
+    with pytest.raises(ScratchbookError) as caught:
+        load_project(folder=project)
+    return str(caught.value)
+
+
+def edited(before: str, after: str) -> str:
+    assert before in NOTEBOOK
+    return NOTEBOOK.replace(before, after, 1)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("epochs: 2", "epoch: 2", ["defaults", "unknown key 'epoch'", "did you mean 'epochs'?"]),
+        ("Conv2D: 2", "Conv2d: 2", ["layers[0]", "unknown layer 'Conv2d'", "'Conv2D'?"]),
+        ("Dropout: 0.1", "Dropout: {rat: 0.1}", ["layers[1]", "takes no 'rat'", "'rate'?"]),
+        ("epochs: 2", "optimizer: Adan", ["unknown optimizer 'Adan'", "did you mean 'Adam'?"]),
+        ("epochs: 2", "epochs: two", ["defaults.epochs", "integer", "'two'"]),
+        ("epochs: 2", "epochs: 0", ["defaults.epochs", "greater than or equal to 1", "0"]),
+        ("softmax", "sofmax", ["unknown activation 'sofmax'", "'softmax'?"]),
+        ("dataset: shapes", "dataset: shape", ["no data set 'shape'", "'shapes'?"]),
+        ("parent: narrow", "parent: narow", ["no experiment 'narow'", "'narrow'?"]),
+        ("parent: narrow", "parent: wide", ["circle", "wide → wide"]),
+        ("{narrow.test", "{narow.test", ["key_results[0].text", "'narow'", "'narrow'?"]),
+        ("narrow.test_accuracy", "narrow.test_acuracy", ["'test_acuracy'", "'test_accuracy'?"]),
+        ("{narrow.test_accuracy:.2f}", "{}", ["'{}' is no binding"]),
+        ("  wide:", "  narrow:", ["'narrow' is written twice", "line"]),
+        ("  wide:", "  ../x:", ["'../x'"]),
+        ("  wide:", "  a name:", ["'a name'"]),
+        ("  wide:", "  '':", ["''"]),
+        ("  wide:", f"  {'x' * 300}:", ["xxx"]),
+        ("goal:", "gaol:", ["unknown key 'gaol'", "did you mean 'goal'?"]),
+        ("epochs: [1, last]", "epochs: [1, latest]", ["cam.epochs[1]", "'latest'"]),
+    ],
+)
+def test_a_mistake_is_named_with_its_place_and_a_cure(
+    fresh: Path, before: str, after: str, said: list[str]
+) -> None:
+    text = message(fresh, edited(before, after))
+    assert text.startswith(str(fresh / "config/notebooks/halves.yaml:"))
+    for part in said:
+        assert part in text
+
+
+def test_the_line_of_the_mistake_is_given(fresh: Path) -> None:
+    notebook = edited("epochs: 2", "epochs: two")
+    line = notebook.splitlines().index("  epochs: two") + 1
+    assert f"halves.yaml:{line}: defaults.epochs" in message(fresh, notebook)
+
+
+def test_all_mistakes_are_told_at_once(fresh: Path) -> None:
+    text = message(fresh, edited("epochs: 2", "epochs: two").replace("images: 3", "images: 0"))
+    assert "defaults.epochs" in text
+    assert "cam.images" in text
+
+
+@pytest.mark.parametrize("name", ["../x", "a b", "", "x" * 300, "smoke", "data", "Upper"])
+def test_a_notebook_name_that_is_no_safe_folder_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ScratchbookError, match="is no name for a notebook"):
+        load_notebook(name, tmp_path)
+
+
+def test_snakemake_refuses_a_mistake_before_its_first_job(fresh: Path) -> None:
+    (fresh / "config/notebooks/halves.yaml").write_text(edited("Conv2D: 2", "Conv2d: 2"))
+    answer = snakemake(fresh)
+    assert answer.returncode != 0
+    assert "unknown layer 'Conv2d'; did you mean 'Conv2D'?" in answer.stdout + answer.stderr
+    assert "Traceback" not in answer.stdout + answer.stderr
+    assert not (fresh / "results").exists()
+
+
+def test_check_names_the_layer_that_images_are_too_small_for(fresh: Path) -> None:
+    pools = "      - MaxPooling2D\n"
+    (fresh / "config/notebooks/halves.yaml").write_text(edited(pools, pools * 4))
+    answer = scratchbook(fresh, "check")
+    assert answer.returncode == 1
+    assert "experiments.narrow.layers[5]: MaxPooling2D" in answer.stderr
+    assert "1 × 1 × 2" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_check_shows_both_numbers_where_recorded_parameters_differ(fresh: Path) -> None:
+    (fresh / "config/notebooks/halves.yaml").write_text(
+        edited("    title: a wide net\n", "    recorded: {parameters: 1234}\n")
+    )
+    answer = scratchbook(fresh, "check")
+    assert answer.returncode == 1
+    assert "experiments.wide.recorded.parameters is 1,234, but this network has 547" in (
+        answer.stderr
+    )
+
+
+def test_a_wrong_recorded_total_stops_the_workflow_before_training(fresh: Path) -> None:
+    (fresh / "config/notebooks/halves.yaml").write_text(
+        edited("    title: a wide net\n", "    recorded: {parameters: 1234}\n")
+    )
+    answer = snakemake(fresh)
+    assert answer.returncode != 0
+    assert "recorded.parameters is 1,234, but this network has 547" in answer.stderr
+    assert not list(fresh.glob("results/halves/**/run.json"))
+
+
+def test_every_shipped_notebook_is_in_order() -> None:
+    names = notebook_names(REPOSITORY / "config/notebooks")
+    assert {"little-data", "cifar10"} <= set(names)
+    load_project({"notebooks": names}, REPOSITORY)
+
+
+def test_generated_files_are_in_step_with_the_code() -> None:
+    program = (
+        "from pathlib import Path; from scratchbook.config.documents import generate\n"
+        "for path, text in generate(Path('config')).items():\n"
+        "    assert path.read_text(encoding='utf-8') == text, f'{path}: run scratchbook generate'"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 0, answer.stderr
+
+
+def test_config_imports_quickly_and_lightly() -> None:
+    program = (
+        "import sys, time; start = time.perf_counter()\n"
+        "import scratchbook.config.project, scratchbook.data.location\n"
+        "print(time.perf_counter() - start)\n"
+        "heavy = {'tensorflow', 'keras', 'pandas', 'matplotlib', 'numpy', 'h5py', 'scipy'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    seconds = []
+    for _ in range(3):
+        answer = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=False
+        )
+        assert answer.returncode == 0, answer.stderr
+        seconds.append(float(answer.stdout))
+    assert min(seconds) < 0.3
+
+
+@given(st.dictionaries(st.text(max_size=8), st.integers() | st.text(max_size=8), max_size=4))
+def test_no_values_whatever_raise_anything_but_a_readable_error(values: dict) -> None:
+    from pydantic import ValidationError
+
+    with pytest.raises(ValidationError):
+        Notebook.model_validate(values)
+
+
+def test_yaml_numbers_and_words_are_what_a_reader_takes_them_for(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("rate: 1e-4\nanswer: no\ncount: 12\nflag: true\n")
+    assert read_yaml(file) == {"rate": 1e-4, "answer": "no", "count": 12, "flag": True}
+
+
+def test_a_child_takes_what_it_does_not_write_from_its_parent() -> None:
+    values = yaml.safe_load(NOTEBOOK)
+    values["experiments"]["narrow"]["epochs"] = 7
+    notebook = Notebook.model_validate(values)
+    assert notebook.spec("wide")["epochs"] == 7
+    assert notebook.spec("wide")["batch_size"] == 8
+    assert notebook.spec("wide")["layers"][0] == {
+        "class_name": "Conv2D",
+        "config": {"filters": 4, "kernel_size": 3, "padding": "same", "activation": "relu"},
+    }
+
+
+def test_bindings_are_found_with_their_formats() -> None:
+    found = list(bindings("a {x.val_accuracy:.2f} b {y-1.parameters:,} c {z.epochs}"))
+    assert [(b.experiment, b.metric, b.format) for b in found] == [
+        ("x", "val_accuracy", ".2f"), ("y-1", "parameters", ","), ("z", "epochs", "")
+    ]  # fmt: skip
