@@ -126,7 +126,7 @@ def test_a_truncated_jpeg_is_named(things):
     whole = image_bytes(99, "JPEG", size=64)
     write(things / "things/cat/cut.jpg", whole[: len(whole) * 3 // 4])
     message = refusal(spec(FOLDER), things)
-    assert "unreadable: 1 image\n" in message
+    assert "cannot read 1 image:\n" in message
     assert "cat/cut.jpg: " in message
     assert "truncated" in message
 
@@ -146,7 +146,7 @@ def test_all_unreadable_images_are_counted_and_ten_named(things):
     for i in range(13):
         write(things / f"things/cat/bad{i:02d}.png", b"x")
     message = refusal(spec(FOLDER), things)
-    assert "unreadable: 13 images\n" in message
+    assert "cannot read 13 images:\n" in message
     assert "bad09.png" in message
     assert "bad10.png" not in message
     assert "… and 3 more" in message

@@ -7,7 +7,7 @@ import threading
 from contextlib import nullcontext
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 # Named, because Pillow would also hand PostScript to an interpreter.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
@@ -55,10 +55,9 @@ def to_rgb(
             tile = getattr(image, "tile", None)  # names the raw mode, which Pillow cuts to 8 bits
             deep = ";16" in str(tile[0][3]) if tile else False
             image.load()
-            upright = ImageOps.exif_transpose(image)
-            if upright.size != image.size or upright.getexif() != image.getexif():
+            if image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9):
                 done.append(TURNED)
-            colour, how = _colour(upright)
+            colour, how = _colour(ImageOps.exif_transpose(image))
             done += how
             if deep and DEEP not in done:
                 done.append(DEEP)

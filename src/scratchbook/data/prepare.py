@@ -203,7 +203,7 @@ def _decode(
             advance(len(block.images) + len(block.unreadable))
     if whole.unreadable:
         raise ScratchbookError(
-            f"unreadable: {counted(len(whole.unreadable), 'image')}:\n{listed(whole.unreadable)}\n"
+            f"cannot read {counted(len(whole.unreadable), 'image')}:\n{listed(whole.unreadable)}\n"
             "Replace or remove them."
         )
     return whole
