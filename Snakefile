@@ -21,9 +21,9 @@ localrules:
 
 
 rule all:
+    default_target: True
     input:
         REPORT,
-    default_target: True
 
 
 include: "rules/data.smk"

@@ -11,14 +11,14 @@ rule map_attention:
         f"{LOGS}/{{notebook}}/{{experiment}}/seed{{seed}}/cam.log",
     benchmark:
         f"{BENCHMARKS}/{{notebook}}/{{experiment}}/seed{{seed}}/cam.tsv"
-    params:
-        choices=cam_choices,
+    conda:
+        "../envs/keras.yaml"
+    threads: run_threads
     resources:
         gpu=1,
         mem_mb=4000,
         runtime=60,
-    threads: run_threads
-    conda:
-        "../envs/keras.yaml"
+    params:
+        choices=cam_choices,
     script:
         "../workflow/scripts/map_attention.py"

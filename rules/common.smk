@@ -6,7 +6,9 @@ from pathlib import Path
 # run is the code whose edits are noticed.
 SOURCE = str(Path(workflow.basedir, "src"))
 sys.path.insert(0, SOURCE)
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [SOURCE, os.environ.get("PYTHONPATH")]))
+os.environ.update(
+    PYTHONPATH=os.pathsep.join([SOURCE, os.getenv("PYTHONPATH", "")]).rstrip(os.pathsep)
+)
 
 from scratchbook.config.code import code_of
 from scratchbook.config.errors import ScratchbookError
@@ -33,13 +35,20 @@ RUN = f"{RESULTS}/{{notebook}}/{{experiment}}/seed{{seed}}"
 
 def stage_code(script):
     """The package's files that a stage runs: editing one re-runs the stage."""
-    return [str(path) for path in code_of(ROOT / "workflow/scripts" / script, ROOT / "src/scratchbook")]
+    return [
+        str(path)
+        for path in code_of(
+            ROOT / "workflow/scripts" / script, ROOT / "src/scratchbook"
+        )
+    ]
 
 
 def dataset_source(wildcards):
     """A fingerprint of the data set's source, so that other data under its name are noticed."""
     try:
-        return fingerprint(PROJECT.dataset(wildcards.dataset), Path(PROJECT.settings.data_dir))
+        return fingerprint(
+            PROJECT.dataset(wildcards.dataset), Path(PROJECT.settings.data_dir)
+        )
     except ScratchbookError as error:
         raise WorkflowError(str(error))
 

@@ -9,14 +9,14 @@ rule compare_experiments:
         f"{LOGS}/{{notebook}}/compare.log",
     benchmark:
         f"{BENCHMARKS}/{{notebook}}/compare.tsv"
-    params:
-        page=page_of,
-        results=RESULTS,
+    conda:
+        "../envs/statistics.yaml"
+    threads: 1
     resources:
         mem_mb=2000,
         runtime=30,
-    threads: 1
-    conda:
-        "../envs/statistics.yaml"
+    params:
+        page=page_of,
+        results=subpath(output.experiments, ancestor=2),
     script:
         "../workflow/scripts/compare_experiments.py"

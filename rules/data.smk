@@ -7,16 +7,16 @@ rule prepare_dataset:
         f"{LOGS}/data/{{dataset}}.log",
     benchmark:
         f"{BENCHMARKS}/data/{{dataset}}.tsv"
+    conda:
+        "../envs/data.yaml"
+    threads: 2
+    resources:
+        mem_mb=2000,
+        runtime=60,
     params:
         spec=lambda wildcards: PROJECT.dataset(wildcards.dataset),
         source=dataset_source,
         data_dir=PROJECT.settings.data_dir,
         smoke=PROJECT.settings.smoke,
-    resources:
-        mem_mb=2000,
-        runtime=60,
-    threads: 2
-    conda:
-        "../envs/data.yaml"
     script:
         "../workflow/scripts/prepare_dataset.py"

@@ -8,11 +8,11 @@ rule evaluate_run:
         f"{LOGS}/{{notebook}}/{{experiment}}/seed{{seed}}/evaluate.log",
     benchmark:
         f"{BENCHMARKS}/{{notebook}}/{{experiment}}/seed{{seed}}/evaluate.tsv"
+    conda:
+        "../envs/statistics.yaml"
+    threads: 1
     resources:
         mem_mb=2000,
         runtime=10,
-    threads: 1
-    conda:
-        "../envs/statistics.yaml"
     script:
         "../workflow/scripts/evaluate_run.py"

@@ -7,15 +7,17 @@ rule check_networks:
         f"{LOGS}/{{notebook}}/networks.log",
     benchmark:
         f"{BENCHMARKS}/{{notebook}}/networks.tsv"
-    params:
-        specs=all_specs,
-        sizes=lambda wildcards: PROJECT.dataset(PROJECT.notebooks[wildcards.notebook].dataset)["size"],
+    conda:
+        "../envs/keras.yaml"
+    threads: 1
     resources:
         mem_mb=4000,
         runtime=10,
-    threads: 1
-    conda:
-        "../envs/keras.yaml"
+    params:
+        specs=all_specs,
+        sizes=lambda wildcards: PROJECT.dataset(
+            PROJECT.notebooks[wildcards.notebook].dataset
+        )["size"],
     script:
         "../workflow/scripts/check_networks.py"
 
@@ -35,6 +37,13 @@ rule train_run:
         f"{LOGS}/{{notebook}}/{{experiment}}/seed{{seed}}/train.log",
     benchmark:
         f"{BENCHMARKS}/{{notebook}}/{{experiment}}/seed{{seed}}/train.tsv"
+    conda:
+        "../envs/keras.yaml"
+    threads: run_threads
+    resources:
+        gpu=1,
+        mem_mb=6000,
+        runtime=720,
     params:
         spec=run_spec,
         keep_epochs=kept_epochs,
@@ -42,12 +51,5 @@ rule train_run:
         # Undeclared, since Snakemake deletes declared outputs before a job starts: a killed
         # training goes on from here.
         state=f"{RESULTS}/state/{{notebook}}/{{experiment}}/seed{{seed}}",
-    resources:
-        gpu=1,
-        mem_mb=6000,
-        runtime=720,
-    threads: run_threads
-    conda:
-        "../envs/keras.yaml"
     script:
         "../workflow/scripts/train_run.py"

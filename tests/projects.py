@@ -1,4 +1,4 @@
-"""Small real projects for tests: the repository's own workflow, a tiny data set, two experiments."""
+"""Small real projects for tests: the repository's workflow, a tiny data set, two experiments."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from scratchbook import models
 from scratchbook.config.errors import ScratchbookError
 from scratchbook.training.batches import epoch_order, sample_rows
@@ -142,6 +143,7 @@ def test_a_saturated_softmax_is_clipped_as_keras_defines_it() -> None:
 
 def test_decay_lowers_the_rate_by_the_rule_of_keras_2_and_leaves_the_rate_settable() -> None:
     import keras
+
     from scratchbook.training.optimizers import make_optimizer
 
     optimizer = make_optimizer(

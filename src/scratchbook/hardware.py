@@ -16,7 +16,9 @@ def describe_hardware(threads: int) -> dict[str, Any]:
     """CPU, cores, memory, GPUs and threads, for `run.json`."""
     return {
         "cpu": _cpu_name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
         "memory_gb": _memory_gb(),
         "gpus": [name for name, _ in list_gpus()],
         "threads": threads,

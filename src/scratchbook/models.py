@@ -102,7 +102,9 @@ def _apply(entry: dict[str, Any], name: str, dtype: str, x: Any, key: str) -> An
         layer_class = getattr(keras.layers, class_name)
         layer = layer_class(**{**entry["config"], "name": name}, dtype=dtype)
     except (TypeError, ValueError) as error:
-        raise ScratchbookError(f"{where}: Keras refuses its arguments: {_first_line(error)}") from None
+        raise ScratchbookError(
+            f"{where}: Keras refuses its arguments: {_first_line(error)}"
+        ) from None
     try:
         y = layer(x)
     except (TypeError, ValueError) as error:

@@ -19,7 +19,7 @@ RECORDED_PACKAGES = [
 ]  # fmt: skip
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Calls `write` with a temporary path beside `path`, then puts the file in its place.
 
     Whoever looks sees the old file or the whole new one, also after a crash.
@@ -38,11 +38,11 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 def write_json(path: Path, values: Any) -> None:
     """Writes plain values as indented JSON, atomically. NaN is refused: it is no JSON."""
     text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8") and None)
+    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 def hash_arrays(arrays: Iterable[np.ndarray]) -> str:
-    """The sha256 over arrays' dtypes, shapes and bytes, in order: independent of any file format."""
+    """The sha256 over arrays' dtypes, shapes and bytes, in order, whatever file held them."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.dtype.str}{array.shape}".encode())

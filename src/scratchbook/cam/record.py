@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -115,8 +116,10 @@ def _load(model: keras.Model, epoch: int, file: Path | None) -> None:
             raise ScratchbookError(f"cam: epoch {epoch} has no checkpoint")
         return
     try:
-        model.load_weights(file)
-    except (OSError, ValueError) as error:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "Skipping", UserWarning)  # half of it would load
+            model.load_weights(file)
+    except (OSError, ValueError, UserWarning) as error:
         raise ScratchbookError(
             f"{file}: epoch {epoch}'s weights do not load into this network: {error}"
         ) from error

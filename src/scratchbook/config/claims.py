@@ -6,8 +6,19 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-METRICS = """train_accuracy val_accuracy test_accuracy train_loss val_loss test_loss gap best_epoch
-epochs parameters seconds""".split()
+METRICS = [
+    "train_accuracy",
+    "val_accuracy",
+    "test_accuracy",
+    "train_loss",
+    "val_loss",
+    "test_loss",
+    "gap",
+    "best_epoch",
+    "epochs",
+    "parameters",
+    "seconds",
+]
 """The figures of an experiment that a key result can bind to."""
 
 BINDING = re.compile(r"\{([^{}]*)\}")

@@ -32,7 +32,7 @@ def code_of(script: Path, package: Path) -> list[Path]:
 
 def _imports(file: Path, package: Path) -> set[str]:
     """Dotted names, within the package, that a file imports."""
-    names = set()
+    names: set[str] = set()
     for node in ast.walk(ast.parse(file.read_bytes())):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)

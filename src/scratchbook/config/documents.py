@@ -58,10 +58,10 @@ def generate(config: Path) -> dict[Path, str]:
     }
     readme = (config / "README.md").read_text(encoding="utf-8")
     for name, model in TABLES.items():
-        pattern = re.compile(_BLOCK.format(re.escape(name)), re.DOTALL)
-        if not pattern.search(readme):
+        match = re.search(_BLOCK.format(re.escape(name)), readme, re.DOTALL)
+        if not match:
             raise ValueError(f"{config / 'README.md'}: has no block `<!-- table: {name} -->`")
-        readme = pattern.sub(lambda match, model=model: f"{match[1]}{table(model)}{match[2]}", readme)
+        readme = readme[: match.end(1)] + table(model) + readme[match.start(2) :]
     files[config / "README.md"] = readme
     files[API_FILE] = json.dumps(describe_keras(), indent=1) + "\n"
     return files

@@ -21,24 +21,76 @@ API_FILE = Path(__file__).with_name("keras_api.json")
 ALLOWED: dict[str, tuple[str, list[str]]] = {
     "layer": (
         "layers",
-        """Activation AveragePooling2D BatchNormalization Conv2D Dense DepthwiseConv2D Dropout ELU
-        Flatten GaussianNoise GlobalAveragePooling2D GlobalMaxPooling2D GroupNormalization
-        LayerNormalization LeakyReLU MaxPooling2D Normalization PReLU ReLU Rescaling
-        SeparableConv2D SpatialDropout2D ZeroPadding2D""".split(),
+        [
+            "Activation",
+            "AveragePooling2D",
+            "BatchNormalization",
+            "Conv2D",
+            "Dense",
+            "DepthwiseConv2D",
+            "Dropout",
+            "ELU",
+            "Flatten",
+            "GaussianNoise",
+            "GlobalAveragePooling2D",
+            "GlobalMaxPooling2D",
+            "GroupNormalization",
+            "LayerNormalization",
+            "LeakyReLU",
+            "MaxPooling2D",
+            "Normalization",
+            "PReLU",
+            "ReLU",
+            "Rescaling",
+            "SeparableConv2D",
+            "SpatialDropout2D",
+            "ZeroPadding2D",
+        ],
     ),
     "augmentation layer": (
         "layers",
-        """RandomBrightness RandomColorJitter RandomContrast RandomCrop RandomErasing RandomFlip
-        RandomGrayscale RandomHue RandomRotation RandomSaturation RandomSharpness RandomShear
-        RandomTranslation RandomZoom""".split(),
+        [
+            "RandomBrightness",
+            "RandomColorJitter",
+            "RandomContrast",
+            "RandomCrop",
+            "RandomErasing",
+            "RandomFlip",
+            "RandomGrayscale",
+            "RandomHue",
+            "RandomRotation",
+            "RandomSaturation",
+            "RandomSharpness",
+            "RandomShear",
+            "RandomTranslation",
+            "RandomZoom",
+        ],
     ),
     "optimizer": ("optimizers", ["SGD", "Adam", "AdamW", "RMSprop"]),
     "callback": ("callbacks", ["ReduceLROnPlateau", "EarlyStopping"]),
 }
 """What may be named, by kind: the Keras module and its classes."""
 
-ACTIVATIONS = """elu exponential gelu hard_sigmoid hard_silu leaky_relu linear mish relu relu6 selu
-sigmoid silu softmax softplus softsign swish tanh""".split()
+ACTIVATIONS = [
+    "elu",
+    "exponential",
+    "gelu",
+    "hard_sigmoid",
+    "hard_silu",
+    "leaky_relu",
+    "linear",
+    "mish",
+    "relu",
+    "relu6",
+    "selu",
+    "sigmoid",
+    "silu",
+    "softmax",
+    "softplus",
+    "softsign",
+    "swish",
+    "tanh",
+]
 LOSSES = ["categorical_crossentropy", "binary_crossentropy"]
 
 # Ours to decide: data order and dropout follow the run's seed, numbers follow `precision`.
@@ -59,7 +111,7 @@ def describe_keras() -> dict[str, dict[str, list[str]]]:
 
 
 def _arguments_of(keras_class: type, kind: str) -> list[str]:
-    arguments = list(inspect.signature(keras_class.__init__).parameters)
+    arguments = list(inspect.signature(keras_class).parameters)
     if kind == "layer":
         arguments += ["name", "trainable"]
     if kind == "optimizer":
@@ -104,9 +156,7 @@ def keras_object(
                 f" ({name} takes: {', '.join(arguments)})"
             )
         if argument == "activation" and value is not None and value not in ACTIVATIONS:
-            raise unusable(
-                f"{name}: unknown activation {value!r}; {nearest(value, ACTIVATIONS)}"
-            )
+            raise unusable(f"{name}: unknown activation {value!r}; {nearest(value, ACTIVATIONS)}")
     return {"class_name": name, "config": {**(defaults or {}).get(name, {}), **given}}
 
 

@@ -74,7 +74,7 @@ DEFAULTS: dict[str, Any] = {
 class Defaults(Training):
     """What holds for every experiment of the notebook that does not say otherwise."""
 
-    layers: dict[str, dict[str, Any]] = {}
+    layers: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Arguments a layer class takes unless an experiment gives them:
     `Conv2D: {kernel_size: 3, padding: same}`."""
 
@@ -119,9 +119,9 @@ class Experiment(Training):
     layers: list[Layer] | None = Field(None, min_length=1)
     """The network, as Keras layers in order: `Conv2D: 32`, `MaxPooling2D`, … The last is a
     `Dense` with a softmax unit a class (or one sigmoid unit)."""
-    recorded: Recorded = Recorded()
+    recorded: Recorded = Field(default_factory=Recorded)
     """Figures an earlier notebook wrote down for this experiment."""
-    notes: list[Text] = []
+    notes: list[Text] = Field(default_factory=list)
     """What you thought; shown as written."""
 
 
@@ -143,7 +143,8 @@ class Cam(Strict):
     epochs: list[EpochChoice] = Field(default=["best", "last"], min_length=1)
     """Which epochs to look at: numbers, ranges like `1-5`, `best`, `last`."""
     images: Annotated[int, Field(ge=1, le=64)] | list[int | str] = 6
-    """How many images (a fixed, class-balanced sample), or which: their names or rows in the prepared data."""
+    """How many images (a fixed, class-balanced sample), or which: their names or rows in the
+    prepared data."""
     layer: str | None = None
     """The layer to look at; the deepest one with a grid of at least 7×7 unless given."""
     method: Literal["gradcam", "hirescam"] = "gradcam"
@@ -172,9 +173,9 @@ class Notebook(Strict):
     """The language your notes are written in, for browsers and screen readers."""
     dataset: Name
     """A data set of `config/datasets.yaml`."""
-    key_results: list[KeyResult] = []
+    key_results: list[KeyResult] = Field(default_factory=list)
     """What was learnt, with figures bound to runs."""
-    notes: list[Text] = []
+    notes: list[Text] = Field(default_factory=list)
     """Remarks on the whole notebook."""
     validation: Literal["validation", "test"] = "validation"
     """The split that the best epoch is chosen on. `test` trains on train and validation images
@@ -183,7 +184,7 @@ class Notebook(Strict):
     """The experiment that the others are compared with; the first unless given."""
     seeds: list[Seed] | None = Field(None, min_length=1)
     """The random seeds of this notebook, instead of those in `config/config.yaml`."""
-    defaults: Defaults = Defaults()
+    defaults: Defaults = Field(default_factory=Defaults)
     """What holds for every experiment that does not say otherwise."""
     experiments: dict[Name, Experiment] = Field(min_length=1)
     """The experiments by name, in the order in which they were tried."""

@@ -1,1 +1,1 @@
-"""Train one run: a resolved spec, prepared data and a seed in, weights, history, predictions out."""
+"""Train one run: a spec, prepared data and a seed in, weights, history, predictions out."""

@@ -37,7 +37,9 @@ def loss_function(name: str, activation: str) -> Any:
         return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
     def binary_crossentropy(labels: Any, logits: Any) -> Any:
-        probabilities = ops.softmax(ops.cast(logits, "float32")) * 1.0  # the product hides the softmax from TensorFlow
+        probabilities = (
+            ops.softmax(ops.cast(logits, "float32")) * 1.0
+        )  # the product hides the softmax from TensorFlow
         targets = ops.one_hot(ops.reshape(labels, (-1,)), logits.shape[-1], dtype="float32")
         return ops.mean(ops.binary_crossentropy(targets, probabilities), axis=-1)
 

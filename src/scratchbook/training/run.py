@@ -167,7 +167,7 @@ def train_run(
         predictions[name] = (epoch, {s: predict_logits(model, images, r) for s, r in rows.items()})
 
     display_id = models.display_id(spec["dataset"], parameters)
-    kept = [
+    kept: list[dict[str, Any]] = [
         {
             "epoch": epoch,
             "file": checkpoint_name(display_id, progress.history[epoch - 1]),
@@ -355,4 +355,4 @@ def two_columns(logits: np.ndarray) -> np.ndarray:
 
 def _copy(source: Path, target: Path) -> None:
     # A copy, so that a job killed here still finds its state whole.
-    provenance.write_atomically(target, lambda partial: shutil.copyfile(source, partial) and None)
+    provenance.write_atomically(target, lambda partial: shutil.copyfile(source, partial))

@@ -81,7 +81,14 @@ class RunState:
                 values = json.loads(header.tobytes())
                 values["checkpoints"] = {int(k): v for k, v in values["checkpoints"].items()}
                 progress = Progress(**values)
-            except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            except (
+                OSError,
+                ValueError,
+                KeyError,
+                TypeError,
+                EOFError,
+                zipfile.BadZipFile,
+            ) as error:
                 self._say(f"{file.name} is damaged ({error}); trying the epoch before")
                 file.unlink()
                 continue
