@@ -62,8 +62,8 @@ def read_experiment(declared: dict[str, Any], seeds: list[int], folder: Path) ->
 
 def read_run(folder: Path, seed: int) -> Run:
     """One run's figures. Raises ScratchbookError with what is wrong with it, in a few words."""
-    run = _json(folder / "run.json", "was not trained")
-    metrics = _json(folder / "metrics.json", "was not evaluated")
+    run = read_json(folder / "run.json", "was not trained")
+    metrics = read_json(folder / "metrics.json", "was not evaluated")
     try:
         figures: dict[str, Any] = {
             "id": run["id"],
@@ -132,7 +132,8 @@ def check_same(one: Images, other: Images) -> None:
     )
 
 
-def _json(path: Path, absent: str) -> dict[str, Any]:
+def read_json(path: Path, absent: str) -> dict[str, Any]:
+    """A JSON file, or ScratchbookError with what its absence means (`absent`) in a few words."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

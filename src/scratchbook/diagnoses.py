@@ -1,0 +1,516 @@
+"""Say what went wrong: from histories, metrics and the comparison to diagnoses with evidence.
+
+Each diagnosis has a stable code, explained in docs/diagnoses.md, that a user can mute; each rule
+reads its thresholds from `Thresholds`. The rules on single figures work on recorded ones too.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from scratchbook.comparison.runs import read_json
+from scratchbook.comparison.tables import Comparison
+from scratchbook.config.errors import ScratchbookError, nearest
+
+ADVICE = MappingProxyType(
+    {
+        "NAN": "Lower the learning rate, and look for images or labels that are not numbers.",
+        "PRIOR-COLLAPSE": "Lower the learning rate, try Adam, or take layers out until it learns.",
+        "SATURATED": "Scale the images to 0–1, lower the first steps, or use another start.",
+        "OVERFIT": "Stop earlier, add dropout or augmentation, or train on more images.",
+        "UNDERTRAINED": "Train for more epochs, or raise the learning rate.",
+        "LR-TOO-HIGH": "Lower the learning rate by a factor of three to ten.",
+        "LEAK": "Remove the copies from the training split and train again.",
+        "SMALL-TEST": "Measure on more images, or claim only larger differences.",
+        "CHERRY-PICKED": "Choose the epoch on validation images and report the test images.",
+        "SEED-NOISE": "Run more seeds before believing the gain.",
+    }
+)
+CODES = tuple(ADVICE)
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Where each rule draws its line; docs/diagnoses.md explains every one."""
+
+    prior_loss: float = 0.02  # PRIOR-COLLAPSE: loss within this share of the prior's entropy
+    prior_loss_recorded: float = 0.005  # the same where the class prior is not known
+    prior_accuracy: float = 0.02  # and accuracy at most this much above the majority class
+    saturated_loss: float = 12.0  # SATURATED: nats lost on each wrong answer
+    overfit_gap: float = 0.05  # OVERFIT: growth of train − validation accuracy
+    overfit_rise: float = 0.10  # and rise of validation loss above its lowest, as a share
+    overfit_gap_recorded: float = 0.10  # the gap that is enough where only two figures are known
+    undertrained_end: float = 0.10  # UNDERTRAINED: best epoch in this last share of the epochs
+    undertrained_gain: float = 0.01  # and validation loss still falling by this share
+    lr_rise: float = 0.02  # LR-TOO-HIGH: a rise of training loss by this share counts
+    lr_share: float = 0.30  # and so many of the epochs rise
+    lr_spike: float = 2.0  # or training loss reaches this multiple of its lowest so far
+    leak_images: int = 1  # LEAK: images met in two splits
+    small_test_share: float = 0.5  # SMALL-TEST: share of pairs closer than their interval
+    seed_noise_ratio: float = 1.0  # SEED-NOISE: seeds' standard deviation over the gain
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """One finding. `experiment` is empty for one about the whole notebook."""
+
+    code: str
+    experiment: str
+    message: str
+    evidence: dict[str, Any] = field(default_factory=dict)
+    seeds: tuple[int, ...] = ()
+    recorded: bool = False
+
+    @property
+    def advice(self) -> str:
+        return ADVICE[self.code]
+
+    @property
+    def page(self) -> str:
+        """Where the docs explain it."""
+        return f"docs/diagnoses.md#{self.code.lower()}"
+
+
+def change_thresholds(changed: dict[str, float]) -> Thresholds:
+    """The default thresholds with some changed; ScratchbookError for an unknown or unusable one."""
+    known = [one.name for one in fields(Thresholds)]
+    for name, value in changed.items():
+        if name not in known:
+            raise ScratchbookError(f"thresholds.{name}: no such threshold; {nearest(name, known)}")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+            raise ScratchbookError(f"thresholds.{name}: {value!r} is not a number of 0 or more")
+    return replace(Thresholds(), **changed)  # type: ignore[arg-type]
+
+
+def diagnose(
+    page: dict[str, Any],
+    results: Path,
+    comparison: Comparison,
+    *,
+    duplicates: Sequence[Sequence[str]] = (),
+    thresholds: Thresholds | None = None,
+    mute: Collection[str] = (),
+) -> list[Diagnosis]:
+    """Every finding on a notebook: those on the whole of it first, then by experiment.
+
+    `duplicates` are the prepared data's [name, split, name, split]; `mute` holds codes (`OVERFIT`)
+    or codes of one experiment (`OVERFIT:train1`). What only recorded figures show is marked
+    `recorded`.
+    """
+    limits = thresholds or Thresholds()
+    check_mutes(mute, [one["name"] for one in page["experiments"]])
+    found = [
+        *cherry_picked(page),
+        *leak(duplicates, limits),
+        *small_test(comparison, limits),
+    ]
+    noisy = {one.experiment: one for one in seed_noise(comparison, limits)}
+    for experiment in page["experiments"]:
+        name, spec = experiment["name"], experiment["spec"]
+        folder = Path(results) / page["name"] / name
+        by_seed = {
+            seed: diagnose_run(name, folder / f"seed{seed}", limits) for seed in page["seeds"]
+        }
+        measured = _merged(by_seed)
+        found += measured
+        if name in noisy:
+            found.append(noisy[name])
+        recorded = diagnose_recorded(
+            name, experiment.get("recorded") or {}, classes=count_classes(spec), limits=limits
+        )
+        found += [one for one in recorded if one.code not in {m.code for m in measured}]
+    return [
+        one for one in found if one.code not in mute and f"{one.code}:{one.experiment}" not in mute
+    ]
+
+
+def diagnose_run(experiment: str, folder: Path, limits: Thresholds) -> list[Diagnosis]:
+    """The findings on one run from its history.csv and metrics.json, whichever are there."""
+    found = []
+    if (folder / "history.csv").exists():
+        history = read_history(folder / "history.csv")
+        rules = (not_a_number, overfit, undertrained, learning_rate_too_high)
+        found += [one for rule in rules if (one := rule(experiment, history, limits))]
+    if (folder / "metrics.json").exists():
+        metrics = read_json(folder / "metrics.json", "was not evaluated")
+        measured = metrics["splits"].get(metrics["validation"])
+        if measured:
+            figures = {
+                "val_loss": measured["log_loss"],
+                "val_accuracy": measured["accuracy"]["value"],
+            }
+            collapsed = prior_collapse(
+                experiment,
+                figures,
+                len(metrics["class_names"]),
+                limits,
+                entropy=measured["prior_entropy"],
+                majority=measured["majority"]["accuracy"],
+            ) or saturated(experiment, figures, len(metrics["class_names"]), limits)
+            found += [collapsed] if collapsed else []
+    return found
+
+
+def diagnose_recorded(
+    experiment: str,
+    recorded: dict[str, Any],
+    *,
+    classes: int,
+    majority: float | None = None,
+    limits: Thresholds | None = None,
+) -> list[Diagnosis]:
+    """What bare figures that someone wrote down already tell.
+
+    `recorded` may hold train_accuracy, val_accuracy, train_loss and val_loss; `majority` is the
+    share of the most frequent class, where known.
+    """
+    limits = limits or Thresholds()
+    figures = {key: value for key, value in recorded.items() if value is not None}
+    found = [
+        prior_collapse(experiment, figures, classes, limits, majority=majority)
+        or saturated(experiment, figures, classes, limits),
+        _recorded_overfit(experiment, figures, limits),
+    ]
+    return [replace(one, recorded=True) for one in found if one]
+
+
+def prior_collapse(
+    experiment: str,
+    figures: dict[str, float],
+    classes: int,
+    limits: Thresholds,
+    *,
+    entropy: float | None = None,
+    majority: float | None = None,
+) -> Diagnosis | None:
+    """The net answers how often each class occurs: its loss is the prior's entropy.
+
+    Where the prior is not known, the one that fits the accuracy is tried: two classes of which
+    the larger is always answered, or equally frequent classes.
+    """
+    loss, accuracy = figures.get("val_loss"), figures.get("val_accuracy")
+    if loss is None or accuracy is None:
+        return None
+    known = entropy is not None
+    if majority is None:
+        majority = accuracy if classes == 2 else 1 / classes
+    if entropy is None:
+        entropy = _entropy(majority, classes)
+    close = limits.prior_loss if known else limits.prior_loss_recorded
+    near = abs(loss - entropy) <= close * entropy
+    if not near or accuracy > majority + limits.prior_accuracy or majority == 1:
+        return None
+    return Diagnosis(
+        "PRIOR-COLLAPSE",
+        experiment,
+        f"Loss {loss:.4f} at accuracy {accuracy:.3f} is the entropy of the class prior "
+        f"({entropy:.4f}, largest class {majority:.1%}): the net answers how often each class "
+        "occurs and has learnt nothing from the images.",
+        {"val_loss": loss, "val_accuracy": accuracy, "entropy": entropy, "majority": majority},
+    )
+
+
+def saturated(
+    experiment: str, figures: dict[str, float], classes: int, limits: Thresholds
+) -> Diagnosis | None:
+    """Wrong answers are given with certainty, and the loss is worse than a blind guess."""
+    loss, accuracy = figures.get("val_loss"), figures.get("val_accuracy")
+    if loss is None or accuracy is None or accuracy == 1:
+        return None
+    each = loss / (1 - accuracy)
+    if each < limits.saturated_loss or loss <= math.log(classes):
+        return None
+    return Diagnosis(
+        "SATURATED",
+        experiment,
+        f"Loss {loss:.4f} at accuracy {accuracy:.3f} is {each:.1f} nats on each wrong answer "
+        f"(a blind guess loses {math.log(classes):.2f}): the softmax is saturated and passes no "
+        "gradient.",
+        {"val_loss": loss, "val_accuracy": accuracy, "nats_per_error": each},
+    )
+
+
+def not_a_number(
+    experiment: str, history: dict[str, np.ndarray], limits: Thresholds
+) -> Diagnosis | None:
+    """Loss became NaN or infinite."""
+    broken = ~np.isfinite(history["loss"]) | ~np.isfinite(history["val_loss"])
+    if not broken.any():
+        return None
+    epoch = int(history["epoch"][broken.argmax()])
+    message = f"The loss is not a number from epoch {epoch} on; the run diverged."
+    return Diagnosis("NAN", experiment, message, {"epoch": epoch})
+
+
+def overfit(
+    experiment: str, history: dict[str, np.ndarray], limits: Thresholds
+) -> Diagnosis | None:
+    """The gap between training and validation grows while validation loss rises."""
+    loss = history["val_loss"]
+    if len(loss) < 3 or not np.isfinite(loss).all():
+        return None
+    lowest = int(loss.argmin())
+    tail = slice(max(lowest + 1, len(loss) - 3), None)
+    if lowest == len(loss) - 1:
+        return None
+    gap = history["accuracy"] - history["val_accuracy"]
+    rise, growth = (
+        float(loss[tail].mean() / loss[lowest] - 1),
+        float(gap[tail].mean() - gap[lowest]),
+    )
+    if rise < limits.overfit_rise or growth < limits.overfit_gap:
+        return None
+    epoch = int(history["epoch"][lowest])
+    return Diagnosis(
+        "OVERFIT",
+        experiment,
+        f"After epoch {epoch} validation loss rises by {rise:.0%} ({loss[lowest]:.3f} to "
+        f"{loss[tail].mean():.3f}) while the gap between training and validation accuracy grows "
+        f"by {growth * 100:.1f} points to {gap[tail].mean() * 100:.1f}.",
+        {"epoch": epoch, "val_loss_rise": rise, "gap_growth": growth},
+    )
+
+
+def undertrained(
+    experiment: str, history: dict[str, np.ndarray], limits: Thresholds
+) -> Diagnosis | None:
+    """Validation still improves when training ends."""
+    loss, epochs = history["val_loss"], len(history["val_loss"])
+    if epochs < 3 or not np.isfinite(loss).all():
+        return None
+    window = max(1, min(3, epochs // 3))
+    last, before = float(loss[-window:].mean()), float(loss[-2 * window : -window].mean())
+    gain = 1 - last / before if before > 0 else 0.0
+    late = int(loss.argmin()) >= epochs - max(1, math.ceil(limits.undertrained_end * epochs))
+    if gain < limits.undertrained_gain or not late:
+        return None
+    return Diagnosis(
+        "UNDERTRAINED",
+        experiment,
+        f"Validation loss still falls when training ends after {epochs} epochs: {last:.3f} over "
+        f"the last {window}, {before:.3f} over the {window} before.",
+        {"epochs": epochs, "gain": gain},
+    )
+
+
+def learning_rate_too_high(
+    experiment: str, history: dict[str, np.ndarray], limits: Thresholds
+) -> Diagnosis | None:
+    """Training loss, which should fall, keeps rising or jumps."""
+    loss = history["loss"]
+    if len(loss) < 4 or not np.isfinite(loss).all() or not (loss > 0).all():
+        return None
+    rate = float(history["learning_rate"][0])
+    lowest = np.minimum.accumulate(loss)[:-1]
+    jump = int((loss[1:] / lowest).argmax())
+    rises = loss[1:] > loss[:-1] * (1 + limits.lr_rise)
+    share = float(rises.mean())
+    # a jump of a loss that is almost zero is noise, not a step too far
+    if loss[jump + 1] >= limits.lr_spike * lowest[jump] and loss[jump + 1] - lowest[jump] > 0.1:
+        what = (
+            f"training loss jumps from {lowest[jump]:.3f} to {loss[jump + 1]:.3f} at epoch "
+            f"{int(history['epoch'][jump + 1])}"
+        )
+    elif share >= limits.lr_share:
+        what = f"training loss rises in {rises.sum()} of {len(loss) - 1} epochs"
+    else:
+        return None
+    return Diagnosis(
+        "LR-TOO-HIGH",
+        experiment,
+        f"With learning rate {rate:g} {what}.",
+        {"learning_rate": rate, "rising_share": share},
+    )
+
+
+def cherry_picked(page: dict[str, Any]) -> list[Diagnosis]:
+    """The best epoch is chosen on the split that is reported."""
+    chosen = [one["name"] for one in page["experiments"] if one["spec"].get("validation") == "test"]
+    if not chosen:
+        return []
+    return [
+        Diagnosis(
+            "CHERRY-PICKED",
+            "",
+            "The best epoch is chosen on the test images that are reported, so every figure is "
+            "too high by an unknown amount.",
+            {"experiments": chosen},
+        )
+    ]
+
+
+def leak(duplicates: Sequence[Sequence[str]], limits: Thresholds) -> list[Diagnosis]:
+    """The same image is in two splits."""
+    across = [pair for pair in duplicates if pair[1] != pair[3]]
+    if not across or len(across) < limits.leak_images:
+        return []
+    first = across[0]
+    return [
+        Diagnosis(
+            "LEAK",
+            "",
+            f"{len(across)} {'image is' if len(across) == 1 else 'images are'} in two splits, "
+            f"first {first[0]} ({first[1]}) and {first[2]} ({first[3]}): what is measured on them "
+            "was partly learnt by heart.",
+            {"pairs": [list(pair) for pair in across]},
+        )
+    ]
+
+
+def small_test(comparison: Comparison, limits: Thresholds) -> list[Diagnosis]:
+    """Most experiments are closer to each other than the images can tell."""
+    pairs = comparison.pairs
+    if pairs.empty or comparison.detectable is None:
+        return []
+    half = (pairs["high"] - pairs["low"]) / 2
+    close = pairs["difference"].abs() < half
+    if close.mean() <= limits.small_test_share:
+        return []
+    images, middle = int(pairs["images"].iloc[0]), float(pairs["difference"].abs().median())
+    return [
+        Diagnosis(
+            "SMALL-TEST",
+            "",
+            f"{close.sum()} of {len(pairs)} differences are smaller than their own margin of "
+            f"error: {images:,} {comparison.split} images show differences of about "
+            f"{comparison.detectable * 100:.1f} points, here they are {middle * 100:.1f}.",
+            {
+                "images": images,
+                "detectable": comparison.detectable,
+                "median_difference": middle,
+                "pairs": int(close.sum()),
+            },
+        )
+    ]
+
+
+def seed_noise(comparison: Comparison, limits: Thresholds) -> list[Diagnosis]:
+    """An experiment's gain over its parent is no larger than the seeds are apart."""
+    rows = {row["experiment"]: row for row in comparison.rows.to_dict("records")}
+    found = []
+    for name, row in rows.items():
+        parent = rows.get(row["parent"] or comparison.baseline)
+        if parent is None or parent is row:
+            continue
+        spreads = [_deviation(one[f"{comparison.metric}_values"]) for one in (row, parent)]
+        known = [spread for spread in spreads if spread is not None]
+        gain = row[comparison.metric] - parent[comparison.metric]
+        if not known or not gain > 0 or max(known) < limits.seed_noise_ratio * gain:
+            continue
+        found.append(
+            Diagnosis(
+                "SEED-NOISE",
+                str(name),
+                f"The gain of {gain * 100:.1f} points over {parent['experiment']} is no larger "
+                f"than what a seed changes (standard deviation {max(known) * 100:.1f} points).",
+                {"gain": gain, "seed_deviation": max(known)},
+            )
+        )
+    return found
+
+
+def small_recorded(
+    first: float, second: float, images: int, limits: Thresholds | None = None
+) -> Diagnosis | None:
+    """SMALL-TEST on two bare accuracies measured on `images` images each.
+
+    Unpaired two-proportion z (Agresti 2013, section 3.1): which images were right is not known.
+    """
+    pooled = (first + second) / 2
+    half = 1.96 * math.sqrt(2 * pooled * (1 - pooled) / images)
+    if abs(first - second) >= half:
+        return None
+    return Diagnosis(
+        "SMALL-TEST",
+        "",
+        f"{first:g} against {second:g} on {images:,} images: the difference of "
+        f"{abs(first - second) * 100:.1f} points is within the margin of {half * 100:.1f}.",
+        {"difference": abs(first - second), "margin": half, "images": images},
+        recorded=True,
+    )
+
+
+def read_history(path: Path) -> dict[str, np.ndarray]:
+    """history.csv as float columns; a cell that is empty or no number is NaN."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
+    missing = [name for name in names if not rows or name not in rows[0]]
+    if missing:
+        raise ScratchbookError(f"{path}: no column or row of {', '.join(missing)}")
+    return {name: np.array([_number(row[name]) for row in rows]) for name in names}
+
+
+def count_classes(spec: dict[str, Any]) -> int:
+    """How many classes a resolved spec's last Dense tells apart; one sigmoid unit tells two."""
+    for layer in reversed(spec["layers"]):
+        if "units" in layer.get("config", {}):
+            return max(2, int(layer["config"]["units"]))
+    return 2
+
+
+def check_mutes(mute: Iterable[str], experiments: Collection[str]) -> None:
+    """Raise ScratchbookError for a muted code or experiment that does not exist."""
+    for one in mute:
+        code, _, experiment = one.partition(":")
+        if code not in CODES:
+            raise ScratchbookError(f"mute: {one!r} is no diagnosis; {nearest(code, CODES)}")
+        if experiment and experiment not in experiments:
+            raise ScratchbookError(
+                f"mute: {one!r}: no experiment {experiment!r}; {nearest(experiment, experiments)}"
+            )
+
+
+def _recorded_overfit(
+    experiment: str, figures: dict[str, float], limits: Thresholds
+) -> Diagnosis | None:
+    train, validation = figures.get("train_accuracy"), figures.get("val_accuracy")
+    if train is None or validation is None:
+        return None
+    gap = train - validation
+    if gap < limits.overfit_gap_recorded:
+        return None
+    return Diagnosis(
+        "OVERFIT",
+        experiment,
+        f"Training accuracy {train:g} against validation accuracy {validation:g}: a gap of "
+        f"{gap * 100:.0f} points.",
+        {"gap": gap},
+    )
+
+
+def _merged(by_seed: dict[int, list[Diagnosis]]) -> list[Diagnosis]:
+    """One diagnosis a code, with the seeds that show it and the first one's evidence."""
+    first: dict[str, Diagnosis] = {}
+    seeds: dict[str, tuple[int, ...]] = {}
+    for seed, found in by_seed.items():
+        for one in found:
+            first.setdefault(one.code, one)
+            seeds[one.code] = (*seeds.get(one.code, ()), seed)
+    return [replace(first[code], seeds=seeds[code]) for code in CODES if code in first]
+
+
+def _entropy(majority: float, classes: int) -> float:
+    """Entropy of a prior with one class of `majority` and the rest equally frequent, in nats."""
+    rest = (1 - majority) / (classes - 1)
+    return -sum(p * math.log(p) for p in (majority, *[rest] * (classes - 1)) if p > 0)
+
+
+def _deviation(values: str) -> float | None:
+    numbers = [float(value) for value in str(values).split(";") if value not in ("", "nan")]
+    return float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None
+
+
+def _number(text: str | None) -> float:
+    try:
+        return float(text or "nan")
+    except ValueError:
+        return math.nan
