@@ -108,6 +108,11 @@ def mapped_runs(wildcards):
     return files_of_runs(wildcards.notebook, "cam.h5", "drift.csv")
 
 
+def template_files():
+    """The page's templates and styles: editing one renders the page anew."""
+    return sorted(str(path) for path in (ROOT / "report").glob("*.*"))
+
+
 def page_of(wildcards):
     """A notebook's page as declared."""
     return PROJECT.page(wildcards.notebook)

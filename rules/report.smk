@@ -1,0 +1,55 @@
+rule write_notebook:
+    input:
+        tables=[
+            f"{RESULTS}/{{notebook}}/compare.csv",
+            f"{RESULTS}/{{notebook}}/comparisons.csv",
+        ],
+        runs=evaluated_runs,
+        maps=mapped_runs,
+        data=dataset_of,
+        code=stage_code("write_notebook.py"),
+    output:
+        notebook=f"{RESULTS}/{{notebook}}/notebook.md",
+        figures=directory(f"{RESULTS}/{{notebook}}/figures"),
+    log:
+        f"{LOGS}/{{notebook}}/notebook.log",
+    benchmark:
+        f"{BENCHMARKS}/{{notebook}}/notebook.tsv"
+    params:
+        page=page_of,
+        results=subpath(output.notebook, ancestor=2),
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    threads: 1
+    conda:
+        "../envs/report.yaml"
+    script:
+        "../workflow/scripts/write_notebook.py"
+
+
+rule write_report:
+    input:
+        notebooks=[f"{RESULTS}/{name}/notebook.md" for name in PROJECT.notebooks],
+        figures=[f"{RESULTS}/{name}/figures" for name in PROJECT.notebooks],
+        templates=template_files(),
+        code=stage_code("write_report.py"),
+    output:
+        REPORT,
+    log:
+        f"{LOGS}/report.log",
+    benchmark:
+        f"{BENCHMARKS}/report.tsv"
+    params:
+        pages=all_pages,
+        results=lambda wildcards, input: str(Path(input.notebooks[0]).parents[1]),
+        templates=lambda wildcards, input: str(Path(input.templates[0]).parent),
+        command=PROJECT.command(),
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    threads: 1
+    conda:
+        "../envs/report.yaml"
+    script:
+        "../workflow/scripts/write_report.py"

@@ -63,6 +63,15 @@ class Project:
         epochs = self.spec(notebook, experiment)["epochs"]
         return [epoch for epoch in cam.numbered() if epoch <= epochs] if cam else []
 
+    def command(self) -> str:
+        """The command that makes these results again."""
+        chosen = self.settings
+        smoke = " smoke=true" if chosen.smoke else ""
+        return (
+            f"snakemake --cores all --config 'notebooks=[{','.join(chosen.notebooks)}]' "
+            f"'seeds=[{','.join(map(str, chosen.seeds))}]' precision={chosen.precision}{smoke}"
+        )
+
     def page(self, notebook: str) -> dict[str, Any]:
         """All that a page says beside its figures."""
         declared = self.notebooks[notebook]

@@ -1,0 +1,10 @@
+"""Rule write_notebook: a notebook's results in, notebook.md and its figures out."""
+
+from pathlib import Path
+
+from scratchbook.console import job_log
+from scratchbook.report import write_chapter
+
+with job_log(snakemake.log[0], snakemake.wildcards.notebook):
+    results = Path(snakemake.params.results)
+    write_chapter(snakemake.params.page, results, Path(snakemake.output.notebook).parent)

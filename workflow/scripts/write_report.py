@@ -1,0 +1,17 @@
+"""Rule write_report: all notebooks' results and figures in, the one page out."""
+
+from pathlib import Path
+
+from scratchbook.console import job_log
+from scratchbook.report import write_page
+
+with job_log(snakemake.log[0], "report") as console:
+    output = Path(snakemake.output[0])
+    write_page(
+        snakemake.params.pages,
+        Path(snakemake.params.results),
+        Path(snakemake.params.templates),
+        output,
+        command=snakemake.params.command,
+    )
+    console.say(f"{output}: {output.stat().st_size / 1e6:.1f} MB; open it in a browser")
