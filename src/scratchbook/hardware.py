@@ -5,22 +5,28 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 _BF16_FLAGS = {"amx_bf16", "avx512_bf16"}
 _BF16_COMPUTE_CAPABILITY = 8.0  # Ampere, the first with bf16 tensor cores
 
 
-def describe_hardware(threads: int) -> dict[str, Any]:
-    """CPU, cores, memory, GPUs and threads, for `run.json`."""
+def describe_hardware(threads: int, on_gpu: bool) -> dict[str, Any]:
+    """CPU, cores, memory, the GPUs if one is used, and threads, for `run.json`."""
     return {
         "cpu": _cpu_name(),
         "cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
         "memory_gb": _memory_gb(),
-        "gpus": [name for name, _ in list_gpus()],
+        "gpus": [name for name, _ in list_gpus()] if on_gpu else [],
         "threads": threads,
         "platform": platform.platform(),
     }
@@ -43,6 +49,59 @@ def list_gpus() -> list[tuple[str, float]]:
         return []
     rows = (line.rsplit(",", 1) for line in answer.stdout.splitlines() if "," in line)
     return [(name.strip(), float(capability)) for name, capability in rows]
+
+
+def gpu_ids() -> list[str]:
+    """The GPUs this process may use, by id or UUID, honouring CUDA_VISIBLE_DEVICES."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [device.strip() for device in visible.split(",") if device.strip()]
+    command = ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [line.strip() for line in answer.stdout.splitlines() if line.strip()]
+
+
+@contextmanager
+def leased_gpu(folder: Path, say: Callable[[str], None], wait: float = 1.0) -> Iterator[str | None]:
+    """One GPU for this process alone among all that lease from the same folder.
+
+    Snakemake counts GPUs but names none, so two jobs would both take the first. The lease is a file
+    lock: it ends with the block, or with the process however that ends. Under Slurm the devices in
+    CUDA_VISIBLE_DEVICES are this job's own already and nothing is leased. Where all GPUs are taken,
+    it waits.
+
+    Args:
+        folder: holds the locks, one a GPU; the machine's own temporary folder, not a shared disk.
+        say: takes a line for the log.
+        wait: seconds between two looks.
+
+    Yields:
+        The GPU's id, which CUDA_VISIBLE_DEVICES now names; None where nothing is leased.
+    """
+    devices = gpu_ids()
+    if not devices or "SLURM_JOB_ID" in os.environ:
+        yield None
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    told = False
+    while True:
+        for device in devices:
+            lock = FileLock(folder / f"gpu-{device}.lock")
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                continue
+            with lock:
+                os.environ["CUDA_VISIBLE_DEVICES"] = device
+                yield device
+            return
+        if not told:
+            say(f"waiting for one of {len(devices)} GPUs to be free")
+            told = True
+        time.sleep(wait)
 
 
 def _gpu_has_bf16() -> bool:
@@ -76,6 +135,23 @@ def _memory_gb() -> float | None:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
     except (ValueError, OSError, AttributeError):
         return None
+
+
+@contextmanager
+def keras_device(threads: int, gpu: bool, say: Callable[[str], None]) -> Iterator[bool]:
+    """Keras's backend set up for this process, with a GPU of its own if one may be used.
+
+    Args:
+        threads: CPU threads for the backend's pools.
+        gpu: whether a GPU may be used.
+        say: takes a line for the log.
+
+    Yields:
+        Whether the backend has a GPU.
+    """
+    folder = Path(tempfile.gettempdir()) / "scratchbook-gpus"
+    with leased_gpu(folder, say) if gpu else nullcontext():
+        yield prepare_keras(threads, gpu)
 
 
 def prepare_keras(threads: int, gpu: bool) -> bool:

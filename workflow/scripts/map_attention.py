@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 
 from scratchbook.console import job_log
-from scratchbook.hardware import prepare_keras
+from scratchbook.hardware import keras_device
 
 name = "{notebook}/{experiment} seed {seed}".format(**snakemake.wildcards)
-with job_log(snakemake.log[0], name) as console:
-    prepare_keras(snakemake.threads, gpu=snakemake.resources.gpu > 0)
+with (
+    job_log(snakemake.log[0], name) as console,
+    keras_device(snakemake.threads, snakemake.resources.gpu > 0, console.say),
+):
     from scratchbook.cam.run import map_run
     from scratchbook.data.prepared import Prepared
 

@@ -3,15 +3,17 @@
 from pathlib import Path
 
 from scratchbook.console import job_log
-from scratchbook.hardware import describe_hardware, prepare_keras, resolve_precision
+from scratchbook.hardware import describe_hardware, keras_device, resolve_precision
 
 notebook, experiment, seed = (
     snakemake.wildcards.notebook,
     snakemake.wildcards.experiment,
     int(snakemake.wildcards.seed),
 )
-with job_log(snakemake.log[0], f"{notebook}/{experiment} seed {seed}") as console:
-    on_gpu = prepare_keras(snakemake.threads, gpu=snakemake.resources.gpu > 0)
+with (
+    job_log(snakemake.log[0], f"{notebook}/{experiment} seed {seed}") as console,
+    keras_device(snakemake.threads, snakemake.resources.gpu > 0, console.say) as on_gpu,
+):
     from scratchbook.data.prepared import Prepared
     from scratchbook.training.run import RunFiles, train_run
 
@@ -29,7 +31,7 @@ with job_log(snakemake.log[0], f"{notebook}/{experiment} seed {seed}") as consol
         identity={"notebook": notebook, "experiment": experiment},
         keep_epochs=set(snakemake.params.keep_epochs),
         precision=resolve_precision(snakemake.params.precision, on_gpu),
-        hardware=describe_hardware(snakemake.threads),
+        hardware=describe_hardware(snakemake.threads, on_gpu),
         code=Path(__file__).parent,
         say=console.say,
         on_batch=console.bar,
