@@ -1,0 +1,310 @@
+"""The page itself: notebooks, their results and figures in, one offline report.html out."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from scratchbook.report import wording
+from scratchbook.report.architecture import (
+    layer_diff,
+    setting_diff,
+    settings,
+    shorthand,
+    summary_table,
+)
+from scratchbook.report.chapter import TABLE_CLASSES
+from scratchbook.report.figures import inline
+from scratchbook.report.loading import (
+    Experiment,
+    Notebook,
+    Run,
+    confused_pairs,
+    load_notebook,
+    read_data,
+)
+from scratchbook.report.markdown import baseline_pairs
+
+LARGE = 15_000_000  # bytes that mail and browsers begin to mind
+
+
+def write_page(
+    pages: Sequence[dict[str, Any]],
+    results: Path,
+    templates: Path,
+    output: Path,
+    command: str,
+    *,
+    chapters: Path | None = None,
+    config: Mapping[str, str] | None = None,
+    requirements: str = "",
+    rule_graph: str = "",
+) -> None:
+    """Writes report.html: every notebook a chapter, one file that needs nothing beside it.
+
+    Args:
+        pages: the notebooks' text and resolved specs.
+        results: the folder that holds {notebook}/ and data/.
+        templates: the folder of page.html.j2, page.css and page.js.
+        output: report.html.
+        command: what the user types to make the page again.
+        chapters: where `write_chapter` wrote {notebook}/figures; `results` unless given.
+        config: the configuration files' text by their name.
+        requirements: the text of the pinned requirements.
+        rule_graph: what `snakemake --rulegraph` prints (dot), or nothing.
+
+    Warns of a page over 15 MB.
+    """
+    notebooks = [load_notebook(page, results) for page in pages]
+    views = [_chapter(notebook, results, Path(chapters or results)) for notebook in notebooks]
+    environment = Environment(
+        loader=FileSystemLoader(templates),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for name in ("percent", "points", "count", "duration", "date"):
+        environment.filters[name] = getattr(wording, name)
+    css = (Path(templates) / "page.css").read_text(encoding="utf-8").strip()
+    script = (Path(templates) / "page.js").read_text(encoding="utf-8").strip()
+    html = environment.get_template("page.html.j2").render(
+        title=", ".join(str(page["title"] or page["name"]) for page in pages),
+        language=pages[0].get("lang", "en") if pages else "en",
+        chapters=views,
+        policy=_policy(css, script),
+        css=Markup(css),  # noqa: S704 - our own file
+        script=Markup(script),  # noqa: S704 - our own file
+        data=Markup(embedded_json(_machine_readable(notebooks))),  # noqa: S704 - escaped there
+        command=command,
+        config=dict(config or {}),
+        requirements=requirements,
+        rules=rule_inputs(rule_graph),
+    )
+    html = re.sub(r"\n[ \t]*(?=\n)", "", html)
+    Path(output).write_text(html, encoding="utf-8")
+    if len(html) > LARGE:
+        warnings.warn(
+            f"{output} is {len(html) / 1e6:.0f} MB; fewer Grad-CAM images or notebooks make it "
+            "lighter to open and to send",
+            stacklevel=2,
+        )
+
+
+def embedded_json(values: Any) -> str:
+    """JSON that can stand in a script element: nothing in it can end the element."""
+    text = json.dumps(values, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def rule_inputs(dot: str) -> list[tuple[str, list[str]]]:
+    """Each rule with the rules whose outputs it reads, in the order of a dot graph's labels."""
+    label = r"^\s*(\d+)\s*\[\s*label\s*=\s*\"([^\"\\]+)"
+    names = {key: name.strip() for key, name in re.findall(label, dot, re.MULTILINE)}
+    edges = re.findall(r"^\s*(\d+)\s*->\s*(\d+)", dot, re.MULTILINE)
+    inputs: dict[str, list[str]] = {name: [] for name in names.values()}
+    for source, target in edges:
+        if source in names and target in names:
+            inputs[names[target]].append(names[source])
+    return sorted(((name, sorted(set(needs))) for name, needs in inputs.items()),
+                  key=lambda pair: (len(_before(pair[0], inputs, set())), pair[0]))  # fmt: skip
+
+
+def _before(rule: str, inputs: dict[str, list[str]], seen: set[str]) -> set[str]:
+    for needed in inputs[rule]:
+        if needed not in seen:
+            seen.add(needed)
+            _before(needed, inputs, seen)
+    return seen
+
+
+def _policy(css: str, script: str) -> str:
+    def digest(text: str) -> str:
+        return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+    return (
+        f"default-src 'none'; style-src '{digest(css)}'; script-src '{digest(script)}'; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _chapter(notebook: Notebook, results: Path, chapters: Path) -> dict[str, Any]:
+    page = notebook.page
+    folder = chapters / notebook.name / "figures"
+    data = read_data(Path(results) / "data" / f"{page['dataset']}.h5")
+    return {
+        "name": notebook.name,
+        "title": page["title"] or notebook.name,
+        "goal": page["goal"],
+        "lang": page.get("lang", "en"),
+        "notes": page.get("notes", []),
+        "facts": _facts(notebook, data),
+        "problems": notebook.problems,
+        "cautions": wording.cautions(notebook),
+        "claims": [{"claim": claim, "recorded": recorded} for claim, recorded in notebook.claims],
+        "rows": notebook.rows,
+        "metric": page["metric"],
+        "baseline": page.get("baseline"),
+        "verdicts": baseline_pairs(notebook),
+        "other_verdicts": [p for p in notebook.pairs if p not in baseline_pairs(notebook)],
+        "figures": {"compare": _figure(folder, "compare", notebook.name)},
+        "data": data,
+        "experiments": [
+            _experiment(number, experiment, notebook, folder)
+            for number, experiment in enumerate(notebook.experiments, start=1)
+        ],
+    }
+
+
+def _experiment(
+    number: int, experiment: Experiment, notebook: Notebook, folder: Path
+) -> dict[str, Any]:
+    declared = experiment.declared
+    specs = {one["name"]: one["spec"] for one in notebook.page["experiments"]}
+    parent = specs.get(declared.get("parent"))
+    first = experiment.runs[0] if experiment.runs else None
+    evaluated = [run for run in experiment.runs if run.metrics]
+
+    def figure(name: str) -> Markup | None:
+        return _figure(folder, f"{experiment.name}-{name}", notebook.name)
+
+    return {
+        "name": experiment.name,
+        "anchor": f"{notebook.name}--{experiment.name}",
+        "heading": wording.heading(number, declared),
+        "parent": declared.get("parent"),
+        "notes": declared.get("notes", []),
+        "recorded": {k: v for k, v in (declared.get("recorded") or {}).items() if v is not None},
+        "missing": experiment.missing,
+        "row": experiment.row,
+        "id": first.record["id"] if first else None,
+        "arch": shorthand(first.record["layers"]) if first else None,
+        "parameters": first.record["parameters"] if first else None,
+        "table": summary_table(first.record["layers"], first.record["parameters"])
+        if first else None,
+        "settings": settings(declared["spec"]),
+        "setting_diff": setting_diff(parent, declared["spec"]) if parent else [],
+        "layer_diff": layer_diff(parent["layers"], declared["spec"]["layers"]) if parent else [],
+        "runs": [_run(run) for run in experiment.runs],
+        "weights": wording.weights_lines(experiment),
+        "figures": {
+            name: figure(name)
+            for name in ("accuracy", "loss", "reliability", "mistakes", "confusion")
+        },
+        "attention": [
+            {"seed": run.seed, "cam": figure(f"seed{run.seed}-cam"),
+             "drift": figure(f"seed{run.seed}-drift")}
+            for run in experiment.runs
+            if figure(f"seed{run.seed}-cam") or figure(f"seed{run.seed}-drift")
+        ],
+        "errors": _errors(evaluated[0]) if evaluated else None,
+    }  # fmt: skip
+
+
+def _run(run: Run) -> dict[str, Any]:
+    return {
+        "seed": run.seed,
+        "record": run.record,
+        "metrics": run.metrics,
+        "held": run.record["validation"],
+    }
+
+
+def _errors(run: Run) -> dict[str, Any] | None:
+    """What the test split's mistakes are made of, for one run: tables, shades, pairs."""
+    assert run.metrics is not None
+    test = run.metrics["splits"].get("test")
+    if test is None:
+        return None
+    names = run.metrics["class_names"]
+    small = len(names) <= TABLE_CLASSES
+    return {
+        "seed": run.seed,
+        "epoch": run.metrics["epoch"],
+        "test": test,
+        "names": names,
+        "confusion": [
+            {"name": name, "cells": [(n, _shade(n, sum(row))) for n in row]}
+            for name, row in zip(names, test["confusion"], strict=True)
+        ] if small else None,
+        "pairs": confused_pairs(test["confusion"], names),
+    }  # fmt: skip
+
+
+def _shade(n: int, of: int) -> int:
+    """0 to 6: how dark a cell of the confusion matrix is, by its share of the true class."""
+    return 0 if not n else 1 + round(5 * n / of)
+
+
+def _facts(notebook: Notebook, data: dict[str, Any]) -> list[tuple[str, str]]:
+    """What the head of a chapter tells of its runs: data, when, on what, how long."""
+    runs = notebook.runs
+    title = str(data.get("title") or notebook.page["dataset"])
+    facts = []
+    if runs:
+        counts = runs[0].record["data"]["counts"]
+        images = ", ".join(f"{n:,} {split}" for split, n in counts.items() if n)
+        facts.append(("Data set", f"{title} ({images} images)"))
+        facts.append(("Run", wording.date(min(run.record["started"] for run in runs))))
+        for git in _distinct([run.record.get("git") or {} for run in runs]):
+            commit = git.get("commit")
+            if commit:
+                dirty = " with uncommitted changes" if git.get("dirty") else ""
+                facts.append(("Commit", f"{commit[:10]}{dirty}"))
+        for hardware in _distinct([run.record["hardware"] for run in runs]):
+            parts = [*hardware.get("gpus", []), str(hardware.get("cpu", ""))]
+            parts.append(f"{hardware.get('cores')} cores")
+            facts.append(("Hardware", ", ".join(part for part in parts if part)))
+        facts.append(("Computing time", wording.duration(
+            sum(run.record["wall_seconds"] for run in runs)
+        )))  # fmt: skip
+    else:
+        facts.append(("Data set", title))
+    seeds = ", ".join(map(str, notebook.page["seeds"]))
+    facts.append(("Seeds", seeds))
+    return facts
+
+
+def _distinct(values: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [value for i, value in enumerate(values) if value not in values[:i]]
+
+
+def _figure(folder: Path, name: str, prefix: str) -> Markup | None:
+    try:
+        svg = (folder / f"{name}.svg").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    return Markup(inline(svg, f"{prefix}--{name}"))  # noqa: S704 - serialised by us, text escaped
+
+
+def _machine_readable(notebooks: list[Notebook]) -> dict[str, Any]:
+    """The page's figures as plain data, for whoever reads it with a program."""
+    return {
+        "notebooks": [
+            {
+                "name": notebook.name,
+                "goal": notebook.page["goal"],
+                "dataset": notebook.page["dataset"],
+                "seeds": notebook.page["seeds"],
+                "problems": notebook.problems,
+                "key_results": [
+                    {"text": claim.text, "status": claim.status, "recorded": recorded}
+                    for claim, recorded in notebook.claims
+                ],
+                "experiments": notebook.rows,
+                "comparisons": notebook.pairs,
+            }
+            for notebook in notebooks
+        ]
+    }

@@ -1,0 +1,238 @@
+"""A notebook as its files tell it: a page and the results folder in, what is there and what is not.
+
+Nothing is measured here: every figure comes from a file that an earlier stage wrote.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+
+from scratchbook.comparison import Claim, resolve_claim
+from scratchbook.config.errors import ScratchbookError
+
+SPLITS = ("train", "validation", "test")
+MISTAKES = 12
+
+
+@dataclass(frozen=True)
+class Run:
+    """One seed of an experiment: `record` is run.json, `metrics` metrics.json or None."""
+
+    seed: int
+    folder: Path
+    record: dict[str, Any]
+    history: pd.DataFrame
+    metrics: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment as declared, the runs it has, and its row of compare.csv (may be empty)."""
+
+    declared: dict[str, Any]
+    runs: list[Run]
+    missing: list[str]
+    row: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return str(self.declared["name"])
+
+
+@dataclass(frozen=True)
+class Notebook:
+    """A page with all that its results folder holds; `problems` tells what it does not."""
+
+    page: dict[str, Any]
+    experiments: list[Experiment]
+    rows: list[dict[str, Any]]
+    pairs: list[dict[str, Any]]
+    claims: list[tuple[Claim, float | None]]
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return str(self.page["name"])
+
+    @property
+    def runs(self) -> list[Run]:
+        return [run for experiment in self.experiments for run in experiment.runs]
+
+
+def load_notebook(page: dict[str, Any], results: Path) -> Notebook:
+    """Reads what `results`/{notebook} holds. A file that is missing or broken is a problem told,
+    never an error: a page with one failed run is still worth reading."""
+    folder = Path(results) / page["name"]
+    problems: list[str] = []
+    rows = _read_table(folder / "compare.csv", problems)
+    pairs = _read_table(folder / "comparisons.csv", problems)
+    by_name = {row["experiment"]: row for row in _records(rows)}
+    experiments = [
+        _load_experiment(declared, page["seeds"], folder, by_name.get(declared["name"], {}))
+        for declared in page["experiments"]
+    ]
+    for experiment in experiments:
+        problems += [f"{experiment.name}: {text}" for text in experiment.missing]
+    claims = [_claim(result, rows) for result in page["key_results"]]
+    return Notebook(page, experiments, _records(rows), _records(pairs), claims, problems)
+
+
+def read_cam(run: Run) -> dict[str, Any] | None:
+    """The arrays and attributes of a run's cam.h5, or None where there is none."""
+    try:
+        with h5py.File(run.folder / "cam.h5", "r") as file:
+            arrays = {key: file[key][()] for key in ("maps", "epochs", "images", "labels")}
+            arrays["probability"] = file["probability"][()]
+            return {**arrays, **{key: _plain(value) for key, value in file.attrs.items()}}
+    except (OSError, KeyError):
+        return None
+
+
+def read_drift(run: Run) -> pd.DataFrame | None:
+    """A run's drift.csv, or None where there is none."""
+    try:
+        table = pd.read_csv(run.folder / "drift.csv")
+    except (OSError, ValueError):
+        return None
+    return table if "epoch" in table and len(table) else None
+
+
+def read_pictures(data: Path, index: np.ndarray) -> list[np.ndarray | None]:
+    """Images uint8 (h, w, 3) at the rows `index` of the prepared data; None where it is not."""
+    try:
+        with h5py.File(data, "r") as file:
+            images = file["images"]
+            return [images[i] if 0 <= i < len(images) else None for i in map(int, index)]
+    except (OSError, KeyError):
+        return [None] * len(index)
+
+
+def read_mistakes(run: Run, data: Path) -> list[dict[str, Any]]:
+    """The most confident mistakes on the test split at the best epoch, at most 12.
+
+    Dicts of `picture` (uint8 (h, w, 3) or None), `true`, `predicted`, `probability`, `name`.
+    """
+    try:
+        with h5py.File(run.folder / "predictions.h5", "r") as file:
+            classes = json.loads(file.attrs["class_names"])
+            split = file["best/test"]
+            logits = split["logits"][()].astype(np.float64)  # (n, classes)
+            labels, index = split["labels"][()], split["index"][()]
+    except (OSError, KeyError):
+        return []
+    if not len(logits) or not np.isfinite(logits).all():
+        return []
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probability = weights.max(axis=1) / weights.sum(axis=1)  # (n,)
+    answer = logits.argmax(axis=1)
+    wrong = np.flatnonzero(answer != labels)
+    wrong = wrong[np.argsort(-probability[wrong], kind="stable")][:MISTAKES]
+    names = _names(data, index[wrong])
+    return [
+        {
+            "picture": picture,
+            "true": classes[labels[i]],
+            "predicted": classes[answer[i]],
+            "probability": float(probability[i]),
+            "name": name,
+        }
+        for i, picture, name in zip(wrong, read_pictures(data, index[wrong]), names, strict=True)
+    ]
+
+
+def read_data(data: Path) -> dict[str, Any]:
+    """The prepared data's own account of itself: title, source, sha256, notes; {} if missing."""
+    try:
+        with h5py.File(data, "r") as file:
+            told = {key: _plain(value) for key, value in file.attrs.items()}
+    except OSError:
+        return {}
+    for key in ("notes", "duplicates", "class_names"):
+        told[key] = json.loads(told.get(key, "[]"))
+    return told
+
+
+def confused_pairs(
+    confusion: list[list[int]], names: list[str], most: int = 15
+) -> list[tuple[str, str, int, float]]:
+    """The most frequent mistakes: (true, predicted, images, share of the true class)."""
+    matrix = np.asarray(confusion)
+    off = matrix * (1 - np.eye(len(matrix), dtype=matrix.dtype))
+    order = np.argsort(-off, axis=None, kind="stable")[:most]
+    pairs = [divmod(int(i), len(matrix)) for i in order]
+    return [
+        (names[i], names[j], int(off[i, j]), float(off[i, j] / matrix[i].sum()))
+        for i, j in pairs
+        if off[i, j]
+    ]
+
+
+def _load_experiment(
+    declared: dict[str, Any], seeds: list[int], folder: Path, row: dict[str, Any]
+) -> Experiment:
+    runs, missing = [], []
+    for seed in seeds:
+        place = folder / declared["name"] / f"seed{seed}"
+        try:
+            record = json.loads((place / "run.json").read_text(encoding="utf-8"))
+            history = pd.read_csv(place / "history.csv")
+        except FileNotFoundError as error:
+            missing.append(f"seed {seed} is missing ({Path(str(error.filename)).name} is not there)")
+            continue
+        except (OSError, ValueError) as error:
+            missing.append(f"seed {seed} cannot be read ({error})")
+            continue
+        metrics = None
+        try:
+            metrics = json.loads((place / "metrics.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            missing.append(f"seed {seed} is not evaluated (no readable metrics.json)")
+        runs.append(Run(seed, place, record, history, metrics))
+    return Experiment(declared, runs, missing, row)
+
+
+def _read_table(path: Path, problems: list[str]) -> pd.DataFrame | None:
+    try:
+        return pd.read_csv(path, dtype={"experiment": str, "first": str, "second": str})
+    except pd.errors.EmptyDataError:
+        return None
+    except (OSError, ValueError):
+        problems.append(f"{path.name} is missing or unreadable: nothing is compared")
+        return None
+
+
+def _records(table: pd.DataFrame | None) -> list[dict[str, Any]]:
+    """Rows as dicts, an empty cell as None."""
+    if table is None:
+        return []
+    return table.astype(object).where(table.notna(), None).to_dict("records")
+
+
+def _claim(result: dict[str, Any], rows: pd.DataFrame | None) -> tuple[Claim, float | None]:
+    recorded = result.get("recorded")
+    if rows is None:
+        return Claim(result["text"], "not measured", "no runs are compared yet", ()), recorded
+    try:
+        return resolve_claim(result["text"], rows, recorded), recorded
+    except ScratchbookError as error:
+        return Claim(result["text"], "not measured", str(error), ()), recorded
+
+
+def _names(data: Path, index: np.ndarray) -> list[str]:
+    try:
+        with h5py.File(data, "r") as file:
+            names = file["names"].asstr()
+            return [str(names[int(i)]) for i in index]
+    except (OSError, KeyError, ValueError):
+        return [f"image {i}" for i in index]
+
+
+def _plain(value: Any) -> Any:
+    return value.decode() if isinstance(value, bytes) else value

@@ -1,0 +1,187 @@
+"""A notebook as the lab notebook it came from: `# Goal:`, key results, then every train N."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from scratchbook.comparison import Claim
+from scratchbook.report.architecture import (
+    layer_diff,
+    setting_diff,
+    settings,
+    shorthand,
+    summary_table,
+)
+from scratchbook.report.loading import Experiment, Notebook
+from scratchbook.report.wording import best_figures, cautions, heading, weights_lines
+
+MARKUP = re.compile(r"([\\`*\[\]<>&~|{}$])")  # characters that mean something in the middle of text
+OPENING = re.compile(r"^(\s*)([#>+=:-]|\d+(?=[.)]))")  # ... and at the beginning of a line
+
+
+def notebook_markdown(notebook: Notebook, drawn: dict[str, str]) -> str:
+    """notebook.md, in the form of the seeds, valid CommonMark (tables are GitHub's extension).
+
+    Args:
+        notebook: as loaded.
+        drawn: SVG text of each figure in `figures/` beside the file, by name.
+    """
+    page = notebook.page
+    blocks = [f"# Goal: {_line(page['goal'])}"]
+    told = [f"**Incomplete.** {_line(text)}" for text in notebook.problems]
+    told += [f"**Mind:** {_line(text)}" for text in cautions(notebook)]
+    blocks += [_quote(told), _quote([escape(text) for text in page.get("notes", [])])]
+    if notebook.claims:
+        blocks += ["## Key results", _quote([_claim(claim) for claim, _ in notebook.claims])]
+    if notebook.rows:
+        blocks += ["## Compare", _compare_table(notebook)]
+        blocks += _figure(drawn, "compare")
+        verdicts = [row["verdict"] for row in baseline_pairs(notebook)]
+        blocks += ["\n".join(f"- {_line(text)}" for text in verdicts)] if verdicts else []
+    for number, experiment in enumerate(notebook.experiments, start=1):
+        blocks += _experiment(number, experiment, notebook, drawn)
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def baseline_pairs(notebook: Notebook) -> list[dict[str, Any]]:
+    """The comparisons that the baseline is part of; all of them where there is no baseline."""
+    baseline = notebook.page.get("baseline")
+    if baseline is None:
+        return notebook.pairs
+    return [row for row in notebook.pairs if baseline in (row["first"], row["second"])]
+
+
+def escape(text: str) -> str:
+    """User's text as CommonMark that shows it as written, line by line."""
+    lines = []
+    for line in "".join(c for c in text if c.isprintable() or c == "\n").split("\n"):
+        # An underscore inside a word is no markup: val_accuracy stays readable.
+        line = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", MARKUP.sub(r"\\\1", line.strip()))
+        # What stands after the backslash must be punctuation: `1\.`, not `\1.`.
+        opening = OPENING.match(line)
+        if opening:
+            mark = opening.group(2)
+            line = line[len(mark) :] if mark.isdigit() else line
+            line = f"{mark}\\{line}" if mark.isdigit() else f"\\{line}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _line(text: str) -> str:
+    """Escaped, on one line."""
+    return escape(" ".join(text.split()))
+
+
+def _claim(claim: Claim) -> str:
+    note = claim.message or ("" if claim.status == "measured" else claim.status)
+    return escape(claim.text) + (f" *({_line(note)})*" if note else "")
+
+
+def _quote(paragraphs: list[str]) -> str:
+    """One block quote of Markdown paragraphs; nothing for none."""
+    lines = "\n\n".join(paragraphs).split("\n") if paragraphs else []
+    return "\n".join(f"> {line}".rstrip() for line in lines)
+
+
+def _code(text: str) -> str:
+    longest = max((len(ticks) for ticks in re.findall("`+", text)), default=0)
+    fence = "`" * (longest + 1)
+    pad = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{pad}{text}{pad}{fence}"
+
+
+def _fenced(text: str, language: str = "") -> str:
+    return f"```{language}\n{text}\n```"
+
+
+def _experiment(
+    number: int, experiment: Experiment, notebook: Notebook, drawn: dict[str, str]
+) -> list[str]:
+    declared, name = experiment.declared, experiment.name
+    blocks = [f"## {escape(heading(number, declared))}"]
+    blocks.append(_quote([f"**Incomplete.** {_line(text)}" for text in experiment.missing]))
+    first = experiment.runs[0] if experiment.runs else None
+    if first is None:
+        blocks.append("No run of this experiment is here yet.")
+    else:
+        blocks.append(f"### id: {_code(str(first.record['id']))}")
+        blocks.append(f"## arch: {escape(shorthand(first.record['layers']))}")
+        blocks.append(_fenced(summary_table(first.record["layers"], first.record["parameters"])))
+    parents = {one["name"]: one for one in notebook.page["experiments"]}
+    parent = parents.get(declared.get("parent"))
+    if parent is not None:
+        changed = _changes(parent["spec"], declared["spec"])
+        blocks += [f"### changed against {_line(parent['name'])}", changed or "nothing"]
+    blocks += ["### hyper-parameters", "\n".join(
+        f"- {key}: {_code(value)}" for key, value in settings(declared["spec"]).items()
+    )]  # fmt: skip
+    said = [_line(text) for text in best_figures(experiment)]
+    said += [escape(text) for text in declared.get("notes", [])]
+    said += [f"weights: {_code(text)}" for text in weights_lines(experiment)]
+    if said:
+        blocks += ["### results", _quote(said)]
+    for figure in ("accuracy", "loss"):
+        blocks += _figure(drawn, f"{name}-{figure}")
+    cams = [key for run in experiment.runs for key in (f"seed{run.seed}-cam", f"seed{run.seed}-drift")]
+    if any(f"{name}-{key}" in drawn for key in cams):
+        blocks.append("### Grad-CAM through the epochs")
+        for key in cams:
+            blocks += _figure(drawn, f"{name}-{key}")
+    if any(f"{name}-{key}" in drawn for key in ("reliability", "mistakes", "confusion")):
+        blocks.append("### errors")
+        for key in ("confusion", "reliability", "mistakes"):
+            blocks += _figure(drawn, f"{name}-{key}")
+    return blocks
+
+
+def _changes(before: dict[str, Any], after: dict[str, Any]) -> str:
+    lines = [
+        f"- {key}: {_code(old)} → {_code(new)}" for key, old, new in setting_diff(before, after)
+    ]
+    rows = [row for row in layer_diff(before["layers"], after["layers"])]
+    if any(mark != "=" for mark, _, _ in rows):
+        diff = []
+        for mark, old, new in rows:
+            if mark == "=":
+                diff.append(f"  {new}")
+            else:
+                diff += [f"- {old}"] if old else []
+                diff += [f"+ {new}"] if new else []
+        lines.append("\n" + _fenced("\n".join(diff), "diff"))
+    return "\n".join(lines).strip("\n")
+
+
+def _figure(drawn: dict[str, str], name: str) -> list[str]:
+    if name not in drawn:
+        return []
+    match = re.search(r'aria-label="([^"]*)"', drawn[name])
+    alt = match.group(1) if match else name
+    for entity, character in (("&lt;", "<"), ("&gt;", ">"), ("&quot;", '"'), ("&amp;", "&")):
+        alt = alt.replace(entity, character)
+    return [f"![{_line(alt)}](figures/{name}.svg)"]
+
+
+def _compare_table(notebook: Notebook) -> str:
+    metrics = [("train", "train_accuracy"), ("validation", "val_accuracy"), ("test", "test_accuracy")]
+    head = ["experiment", "parameters", "best epoch", *(label for label, _ in metrics), "recorded"]
+    lines = [_table_row(head), _table_row(["---", *["---:"] * (len(head) - 1)])]
+    for row in notebook.rows:
+        cells = [_line(row["experiment"]), _number(row.get("parameters"), ",.0f"),
+                 _number(row.get("best_epoch"), ".4g")]  # fmt: skip
+        for _, key in metrics:
+            text = _number(row.get(key), ".4f")
+            low, high = row.get(f"{key}_low"), row.get(f"{key}_high")
+            if text and low is not None and high is not None:
+                text += f" \\[{low:.3f}, {high:.3f}\\]"
+            cells.append(text)
+        lines.append(_table_row([*cells, _number(row.get("recorded"), "g")]))
+    return "\n".join(lines)
+
+
+def _number(value: Any, form: str) -> str:
+    return "" if value is None else format(float(value), form)
+
+
+def _table_row(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

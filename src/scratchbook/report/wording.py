@@ -1,0 +1,115 @@
+"""Sentences that the page and notebook.md share: figures in, words out."""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import datetime
+from typing import Any
+
+from scratchbook.report.loading import Experiment, Notebook
+
+NAMES = {"train": "train", "validation": "val", "test": "test"}
+
+
+def heading(number: int, declared: dict[str, Any]) -> str:
+    """`train 2 - better arch`, as the seeds head their experiments.
+
+    An experiment that is named otherwise keeps its name: `dropout - 300 images and dropout`.
+    """
+    name = str(declared["name"])
+    numbered = re.fullmatch(r"train[-_ ]?(\d+)", name)
+    label = f"train {numbered.group(1)}" if numbered else name
+    title = " ".join(str(declared.get("title") or "").split())
+    # A title that begins with the name would say it twice.
+    title = re.sub(rf"^{re.escape(label)}\s*[-–:]\s*|^{re.escape(name)}\s*[-–:]\s*", "", title)
+    return f"{label} - {title}" if title and title != label else label
+
+
+def best_figures(experiment: Experiment) -> list[str]:
+    """`train accu: 0.79, val accu: 0.82, test accu: 0.81, epoch = 50 (seed 0)`, a line a seed."""
+    lines = []
+    for run in experiment.runs:
+        if run.metrics is None:
+            continue
+        parts = [
+            f"{NAMES[split]} accu: {found['accuracy']['value']:.4f}"
+            for split, found in run.metrics["splits"].items()
+        ]
+        lines.append(f"{', '.join(parts)}, epoch = {run.metrics['epoch']} (seed {run.seed})")
+    recorded = experiment.declared.get("recorded") or {}
+    if recorded:
+        told = ", ".join(f"{key} {value}" for key, value in recorded.items() if value is not None)
+        lines.append(f"recorded before: {told}")
+    return lines
+
+
+def weights_lines(experiment: Experiment) -> list[str]:
+    """The file that holds each run's best weights, from the experiment's folder."""
+    return [
+        f"{run.folder.name}/checkpoints/{checkpoint['file']}"
+        for run in experiment.runs
+        for checkpoint in run.record.get("checkpoints", [])
+        if "best" in checkpoint["kept_for"]
+    ]
+
+
+def percent(fraction: Any, digits: int = 1) -> str:
+    """`81.2`, the per cent sign left to the head of the column; a dash for nothing."""
+    return "–" if not _known(fraction) else f"{100 * float(fraction):.{digits}f}"
+
+
+def points(difference: Any) -> str:
+    """`+4.1`: percentage points with their sign."""
+    return "–" if not _known(difference) else f"{100 * float(difference):+.1f}".replace("-", "−")
+
+
+def count(value: Any) -> str:
+    """`1,602,058`; a mean over seeds keeps one decimal."""
+    if not _known(value):
+        return "–"
+    return f"{float(value):,.0f}" if float(value).is_integer() else f"{float(value):,.1f}"
+
+
+def duration(seconds: Any) -> str:
+    """`42 s`, `3 min 05 s`, `2 h 07 min`."""
+    if not _known(seconds):
+        return "–"
+    whole = round(float(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def date(stamp: str) -> str:
+    """`21 November 2026, 05:00 UTC` of an ISO time."""
+    try:
+        moment = datetime.fromisoformat(stamp)
+    except ValueError:
+        return stamp
+    months = ("January February March April May June July August September October November "
+              "December").split()  # fmt: skip
+    zone = moment.strftime("%Z") or "local time"
+    return f"{moment.day} {months[moment.month - 1]} {moment.year}, {moment:%H:%M} {zone}"
+
+
+def cautions(notebook: Notebook) -> list[str]:
+    """What a reader must know before he believes a figure of the page."""
+    told = []
+    if any(run.record.get("validation") == "test" for run in notebook.runs):
+        told.append(
+            "The best epoch was chosen on the test images that are reported here "
+            "(validation: test), so the test figures flatter the nets."
+        )
+    commits = {(run.record.get("git") or {}).get("commit") for run in notebook.runs}
+    if len(commits) > 1:
+        told.append("Its runs were made by different commits of the code.")
+    if len({run.record["data"]["sha256"] for run in notebook.runs}) > 1:
+        told.append("Its runs were made on different versions of the data.")
+    return told
+
+
+def _known(value: Any) -> bool:
+    return value is not None and not math.isnan(float(value))
