@@ -243,6 +243,14 @@ def test_split_folders_are_not_taken_for_classes(tmp_path):
     assert "splits: {train: train, test: test}" in refusal(spec(FOLDER), tmp_path)
 
 
+def test_a_split_whose_folder_is_not_there_is_named_and_not_made_up(tmp_path):
+    write_classes(tmp_path / "things/train", {"cat": 5, "dog": 5})
+    write_classes(tmp_path / "things/test", {"cat": 5, "dog": 5}, start=50)
+    dataset = spec({**FOLDER, "splits": {"train": "train", "test": "tset"}})
+    message = refusal(dataset, tmp_path)
+    assert "no images for test below 'tset'; the folders at the top are test, train" in message
+
+
 def test_images_outside_of_class_folders_are_named(things):
     write(things / "things/stray.png", image_bytes(50))
     message = refusal(spec(FOLDER), things)

@@ -222,10 +222,16 @@ def _class_folders(spec: dict[str, Any], files: _Files) -> Source:
             f"{files.path}: {counted(len(loose), 'image')} in no class folder:\n{listed(loose)}\n"
             "Each class needs a folder of its own."
         )
+    for split, folder in (splits or {}).items():
+        if not any(row[2] == split for row in rows):
+            tops = sorted({name.split("/")[0] for name in images if "/" in name})
+            raise ScratchbookError(
+                f"{files.path}: no images for {split} below {folder!r}; the folders at the top "
+                f"are {', '.join(tops) or 'none'}"
+            )
     if not rows:
-        where = " in " + " or ".join(roots) if splits else ""
         raise ScratchbookError(
-            f"{files.path}: no images found{where}. Expected <class>/<image>, the image one of "
+            f"{files.path}: no images found. Expected <class>/<image>, the image one of "
             + " ".join(sorted(IMAGE_SUFFIXES))
         )
     empty = [folder for root in roots for folder in _folders_below(files, root)]
@@ -235,6 +241,7 @@ def _class_folders(spec: dict[str, Any], files: _Files) -> Source:
             f"{files.path}: the folders {', '.join(classes)} look like splits, not classes. "
             "Name them in the source: `splits: {train: train, test: test}`."
         )
+    number = {name: i for i, name in enumerate(classes)}
     notes = _skipped_note(others)
     if outside:
         notes.append(f"left out: {counted(len(outside), 'image')} outside of the split folders")
@@ -242,7 +249,7 @@ def _class_folders(spec: dict[str, Any], files: _Files) -> Source:
         text=f"{spec['kind']} {files.path.name}",
         class_names=classes,
         names=[row[0] for row in rows],
-        labels=np.array([classes.index(row[1]) for row in rows], np.int64),
+        labels=np.array([number[row[1]] for row in rows], np.int64),
         splits=np.array([SPLITS.index(row[2]) for row in rows], np.uint8) if splits else None,
         read=lambda i: files.read(rows[i][0]),
         sha256=files.sha256,
@@ -308,13 +315,13 @@ def _csv(spec: dict[str, Any], files: _Files) -> Source:
             f"{table}: column {spec['label']!r} holds {unknown[0]!r}, which is not in "
             f"`class_names` ({nearest(unknown[0], titles)})"
         )
-    keys = list(titles)
+    number = {value: i for i, value in enumerate(titles)}
     has_splits = bool(spec["split"])
     return Source(
         text=f"csv {files.path.name}",
         class_names=list(titles.values()),
         names=names,
-        labels=np.array([keys.index(rows[name][0]) for name in names], np.int64),
+        labels=np.array([number[rows[name][0]] for name in names], np.int64),
         splits=np.array([SPLITS.index(rows[name][1]) for name in names], np.uint8)
         if has_splits
         else None,
