@@ -148,15 +148,14 @@ def read_mistakes(run: Run, data: Path) -> list[dict[str, Any]]:
 
 
 def read_data(data: Path) -> dict[str, Any]:
-    """The prepared data's own account of itself: title, source, sha256, notes; {} if missing."""
+    """The prepared data's account of itself: title, source, sha256 and notes, empty if missing."""
+    told: dict[str, Any] = {"title": "", "source": "", "sha256": "", "notes": "[]"}
     try:
         with h5py.File(data, "r") as file:
-            told = {key: _plain(value) for key, value in file.attrs.items()}
+            told |= {key: _plain(file.attrs[key]) for key in told if key in file.attrs}
     except OSError:
-        return {}
-    for key in ("notes", "duplicates", "class_names"):
-        told[key] = json.loads(told.get(key, "[]"))
-    return told
+        pass
+    return told | {"notes": json.loads(told["notes"])}
 
 
 def confused_pairs(
