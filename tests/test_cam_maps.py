@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import spearmanr
 
 from scratchbook import cam, models
 from scratchbook.cam import measures
@@ -382,7 +383,17 @@ def test_all_this_holds_on_the_other_backends(backend):
         pytest.skip(f"{backend} is not installed")
     environment = os.environ | {"KERAS_BACKEND": backend, "SCRATCHBOOK_TEST_BACKEND": "1"}
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-k",
+            "not pytorch",
+            "-p",
+            "no:cacheprovider",
+            __file__,
+        ],
         env=environment,
         cwd=ROOT,
         capture_output=True,
@@ -394,6 +405,8 @@ def test_all_this_holds_on_the_other_backends(backend):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("tail", ["flatten", "pooling"])
 def test_maps_agree_with_pytorch_grad_cam_on_the_same_weights(method, tail, monkeypatch):
+    # PyTorch would load triton, whose copy of LLVM aborts a process that holds TensorFlow's.
+    monkeypatch.setitem(sys.modules, "triton", None)
     pytest.importorskip("torch", reason="PyTorch is not installed")
     pytest.importorskip("pytorch_grad_cam", reason="pytorch-grad-cam is not installed")
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
@@ -417,4 +430,5 @@ def test_maps_agree_with_pytorch_grad_cam_on_the_same_weights(method, tail, monk
     twin, target = torch_twin(model, "conv")
     theirs, their_logits = pytorch_maps(twin, target, images, labels, method)
     np.testing.assert_allclose(their_logits, logits, atol=1e-4)
-    assert (measures.spearman(ours, theirs) >= 0.999).all()
+    for mine, other in zip(ours, theirs, strict=True):  # signed; maps that are empty count too
+        assert spearmanr(mine, other, axis=None).statistic >= 0.999
