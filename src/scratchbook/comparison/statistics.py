@@ -18,6 +18,7 @@ from scipy.stats import t as student
 from scratchbook.evaluation import LEVEL, wilson
 
 POWER = 0.8
+SeedPart = tuple[float, float]  # a variance, its degrees of freedom
 
 
 @dataclass(frozen=True)
@@ -114,18 +115,12 @@ def _residual(correct: np.ndarray) -> float | None:
 
 
 def accuracy_interval(answers: Answers, level: float = LEVEL) -> tuple[float, float]:
-    """Interval of an experiment's mean accuracy over the images and, where known, the seeds.
-
-    Wilson's interval at the number of independent images that would give the same variance.
-    """
-    return mean_interval(
-        answers.accuracy,
-        float((answers.right / answers.seeds).var()) / answers.images,
-        answers.seed_variance,
-        answers.spread.degrees,
-        answers.images,
-        level,
-    )
+    """Interval of an experiment's mean accuracy over the images and, where known, the seeds."""
+    image_variance = float((answers.right / answers.seeds).var()) / answers.images
+    part = (answers.spread.variance / answers.seeds, answers.spread.degrees)
+    degrees = satterthwaite(image_variance, answers.seed_variance, answers.images, [part])
+    variance = image_variance + answers.seed_variance
+    return mean_interval(answers.accuracy, variance, degrees, answers.images, level)
 
 
 def accuracies_interval(
@@ -138,46 +133,60 @@ def accuracies_interval(
     """
     value = float(np.mean(values))
     image_variance = value * (1 - value) / images
-    noise = 0.0 if len(values) > 1 else image_variance
-    seed_variance = max(0.0, spread.variance - noise) / len(values)
-    return mean_interval(value, image_variance, seed_variance, spread.degrees, images, level)
+    seed_variance = spread.variance / len(values)
+    degrees = satterthwaite(
+        image_variance, seed_variance, images, [(seed_variance, spread.degrees)]
+    )
+    return mean_interval(value, image_variance + seed_variance, degrees, images, level)
 
 
 def mean_interval(
-    value: float,
-    image_variance: float,
-    seed_variance: float,
-    degrees: float,
-    images: int,
-    level: float = LEVEL,
+    value: float, variance: float, degrees: float, images: int, level: float = LEVEL
 ) -> tuple[float, float]:
-    """Wilson's interval of `value` for a variance made of images (normal) and seeds (Student)."""
-    variance = image_variance + seed_variance
+    """Wilson's interval of `value` at the number of independent images that gives `variance`."""
     if variance <= 0:
-        low, high = wilson(value, images, level)
-        return float(low), float(high)
-    z = float(ndtri((1 + level) / 2))
-    stretch = 1.0
-    if seed_variance > 0:
-        t = float(student.ppf((1 + level) / 2, degrees))
-        stretch = (z**2 * image_variance + t**2 * seed_variance) / (z**2 * variance)
-    effective = value * (1 - value) / (variance * stretch)
+        effective = float(images)
+    else:
+        stretch = (student.ppf((1 + level) / 2, degrees) / ndtri((1 + level) / 2)) ** 2
+        effective = value * (1 - value) / (variance * stretch)
     low, high = wilson(value, effective, level)
     return float(low), float(high)
 
 
+def satterthwaite(
+    image_variance: float, seed_variance: float, images: int, seed_parts: Sequence[SeedPart]
+) -> float:
+    """Degrees of freedom of the sum of two variances (Satterthwaite 1946).
+
+    `seed_parts` are the variances between seeds, before the images' share is taken off, each with
+    its own degrees of freedom; inf where nothing varies.
+    """
+    uncertain = image_variance**2 / max(images - 1, 1)
+    uncertain += sum(variance**2 / degrees for variance, degrees in seed_parts if degrees)
+    return (image_variance + seed_variance) ** 2 / uncertain if uncertain else np.inf
+
+
 @dataclass(frozen=True)
 class Difference:
-    """Accuracy of `second` less accuracy of `first`, and what is uncertain about it."""
+    """Accuracy of `second` less accuracy of `first`, and what is uncertain about it.
+
+    The images show only few different values: `values` float (k,), each met `counts` int (k,)
+    times. `degrees` are those of the whole variance, `seeds_known` whether it covers the seeds.
+    """
 
     value: float
     image_variance: float
     seed_variance: float
     degrees: float
+    seeds_known: bool
     skewness: float
-    values: np.ndarray  # the differences an image can show, (k,)
-    counts: np.ndarray  # how many images show each, (k,)
+    values: np.ndarray
+    counts: np.ndarray
     images: int
+
+    @property
+    def variance(self) -> float:
+        return self.image_variance + self.seed_variance
 
 
 def difference(first: Answers, second: Answers) -> Difference:
@@ -191,11 +200,13 @@ def difference(first: Answers, second: Answers) -> Difference:
     value = float(counts @ values) / n
     off = values - value
     image_variance = float(counts @ off**2) / n / max(n - 1, 1)
+    seed_variance = first.seed_variance + second.seed_variance
     return Difference(
         value=value,
         image_variance=image_variance,
-        seed_variance=first.seed_variance + second.seed_variance,
-        degrees=_degrees(first, second),
+        seed_variance=seed_variance,
+        degrees=satterthwaite(image_variance, seed_variance, n, _seed_parts(first, second)),
+        seeds_known=bool(first.spread.degrees and second.spread.degrees),
         skewness=float(counts @ off**3) / n**3,
         values=values,
         counts=counts,
@@ -203,30 +214,41 @@ def difference(first: Answers, second: Answers) -> Difference:
     )
 
 
+def _seed_parts(first: Answers, second: Answers) -> list[SeedPart]:
+    """The variances between seeds in a difference; a shared one is known, or not, as a whole."""
+    one, other = first.spread, second.spread
+    if one.shared and other.shared:
+        return [(one.variance * (1 / first.seeds + 1 / second.seeds), one.degrees)]
+    return [
+        (one.variance / first.seeds, one.degrees),
+        (other.variance / second.seeds, other.degrees),
+    ]
+
+
 def bca_interval(
     found: Difference, rng: np.random.Generator, resamples: int, level: float = LEVEL
 ) -> tuple[float, float]:
-    """Bias-corrected and accelerated bootstrap interval of a paired difference.
+    """Bias-corrected and accelerated bootstrap interval of a paired difference (Efron 1987).
 
-    Efron 1987. Images are resampled in pairs: an image is one of few values, so a resample is one
-    multinomial draw. Seeds are two or three, and resampling those would understate their spread:
-    their part is drawn from Student's t instead.
+    Images are resampled in pairs: an image is one of few values, so a resample is one multinomial
+    draw. Seeds are two or three, and resampling those few would understate their spread, so their
+    part is drawn from the normal with their variance; each replicate is then widened as Student's
+    t is, for what two or three seeds leave unknown of that variance.
     """
-    variance = found.image_variance + found.seed_variance
-    if variance <= 0:
+    if found.variance <= 0:
         return _silent_interval(found, level)
     drawn = rng.multinomial(found.images, found.counts / found.images, size=resamples)
-    replicates = drawn @ found.values / found.images  # (resamples,)
-    if found.seed_variance > 0:
-        noise = rng.standard_t(found.degrees, resamples)
-        replicates = replicates + np.sqrt(found.seed_variance) * noise
-    below = (replicates < found.value - 1e-12).mean() + (replicates <= found.value + 1e-12).mean()
+    off = drawn @ found.values / found.images - found.value  # (resamples,)
+    if found.seeds_known:
+        off += np.sqrt(found.seed_variance) * rng.standard_normal(resamples)
+        off *= np.sqrt(found.degrees / rng.chisquare(found.degrees, resamples))
+    below = (off < -1e-12).mean() + (off <= 1e-12).mean()
     edge = 0.5 / resamples
     bias = ndtri(np.clip(below / 2, edge, 1 - edge))
-    acceleration = found.skewness / (6 * variance**1.5)
+    acceleration = found.skewness / (6 * found.variance**1.5)
     z = ndtri(np.array([1 - level, 1 + level]) / 2) + bias
-    low, high = np.quantile(replicates, ndtr(bias + z / (1 - acceleration * z)))
-    return float(low), float(high)
+    low, high = found.value + np.quantile(off, ndtr(bias + z / (1 - acceleration * z)))
+    return float(max(low, -1)), float(min(high, 1))
 
 
 def mcnemar(first: Answers, second: Answers) -> float:
@@ -244,23 +266,10 @@ def mcnemar(first: Answers, second: Answers) -> float:
 
 
 def difference_p(found: Difference) -> float:
-    """Two-sided p-value of a difference over images and seeds.
-
-    The level at which z^2 x image variance + t^2 x seed variance reaches the square of the
-    difference (Cochran 1964's compromise, with the images' part normal).
-    """
-    if found.value == 0:
-        return 1.0
-    if found.image_variance + found.seed_variance <= 0:
-        return 0.0
-    low, high = -300.0, 0.0  # log10 p
-    for _ in range(60):
-        middle = (low + high) / 2
-        half = 10**middle / 2
-        t2 = student.isf(half, found.degrees) ** 2 if found.seed_variance > 0 else 0.0
-        reach = ndtri(half) ** 2 * found.image_variance + t2 * found.seed_variance
-        low, high = (middle, high) if reach > found.value**2 else (low, middle)
-    return float(10**high)
+    """Two-sided p-value of a difference over images and seeds, by Student's t."""
+    if found.variance <= 0:
+        return float(found.value == 0)
+    return float(2 * student.sf(abs(found.value) / np.sqrt(found.variance), found.degrees))
 
 
 def holm(p: np.ndarray) -> np.ndarray:
@@ -285,20 +294,6 @@ def images_needed(found: Difference, level: float = LEVEL, power: float = POWER)
     reach = float(ndtri((1 + level) / 2) + ndtri(power))
     room = found.value**2 / reach**2 - found.seed_variance
     return found.image_variance * found.images / room if room > 0 else np.inf
-
-
-def _degrees(first: Answers, second: Answers) -> float:
-    """Degrees of freedom of a difference's seed variance, after Welch where it is not shared."""
-    if first.spread.shared and second.spread.shared:
-        return first.spread.degrees
-    parts = [
-        (x.spread.variance / x.seeds, x.spread.degrees)
-        for x in (first, second)
-        if x.spread.degrees and x.spread.variance
-    ]
-    if not parts:
-        return 0
-    return sum(part for part, _ in parts) ** 2 / sum(part**2 / d for part, d in parts)
 
 
 def _silent_interval(found: Difference, level: float) -> tuple[float, float]:

@@ -203,7 +203,7 @@ def _row(
     first = experiment.runs[0]
     row |= {key: first.figures[key] for key in ("id", "parameters", "trainable")}
     if answers is not None:
-        row["interval_covers"] = _covers(answers.spread.degrees)
+        row["interval_covers"] = _covers(answers.spread.degrees > 0)
     row["precision"] = "; ".join(dict.fromkeys(r.figures["precision"] for r in experiment.runs))
     for name in ("best_epoch", "epochs", "gap", "seconds", "images_per_second", *LOSSES):
         row[name] = _mean(experiment.values(name))
@@ -274,11 +274,11 @@ def _pairs(
                 "difference": found.value,
                 "low": low,
                 "high": high,
-                "covers": _covers(found.degrees),
+                "covers": _covers(found.seeds_known),
                 "only_first": float((found.counts * np.maximum(-found.values, 0)).sum()),
                 "only_second": float((found.counts * np.maximum(found.values, 0)).sum()),
                 "mcnemar_p": exact,
-                "p": exact if not found.degrees else difference_p(found),
+                "p": difference_p(found) if found.seeds_known else exact,
                 "detectable": detectable(found, level),
                 "images_needed": images_needed(found, level) if found.value else np.nan,
             }
@@ -334,7 +334,7 @@ def _ties(rows: pd.DataFrame, metric: str, answers: dict[str, Answers], level: f
             p.append(0.0)
             continue
         found = difference(other, best)
-        p.append(mcnemar(other, best) if not found.degrees else difference_p(found))
+        p.append(difference_p(found) if found.seeds_known else mcnemar(other, best))
     tied = [
         other is not None and adjusted >= 1 - level
         for other, adjusted in zip(others, holm(np.array(p)), strict=True)
@@ -346,6 +346,6 @@ def _mean(values: list[float]) -> float:
     return float(np.mean(values)) if values else np.nan
 
 
-def _covers(degrees: float) -> str:
+def _covers(seeds_known: bool) -> str:
     """What an interval takes into account, given what is known of the seeds."""
-    return COVERS_BOTH if degrees else "images (one seed)"
+    return COVERS_BOTH if seeds_known else "images (one seed)"
