@@ -181,7 +181,7 @@ def drift(table: pd.DataFrame, measure: str = "spearman") -> str:
             )
             said.append(f"with the {label}: {numbers}" if ours else f"{label}: {numbers}")
         axes.axhline(0, color=INK, alpha=0.35, lw=0.6)
-        _finish(axes, "epoch", f"{measure} ρ" if measure == "spearman" else measure)
+        _finish(axes, "epoch", "Spearman ρ" if measure == "spearman" else measure)
         axes.set_xticks(x)
         _label_ends(axes, ends)
         return _svg(figure, f"{measure.capitalize()} correlation of the maps " + "; ".join(said))
@@ -273,10 +273,10 @@ def _svg(figure: Figure, alt: str) -> str:
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
     root = ElementTree.fromstring(buffer.getvalue())
-    return finish_svg(root, alt)
+    return finish_svg(root, alt, scale=96 / 72)
 
 
-def finish_svg(root: ElementTree.Element, alt: str) -> str:
+def finish_svg(root: ElementTree.Element, alt: str, scale: float = 1) -> str:
     """Serialises an SVG tree as the module promises."""
     ElementTree.register_namespace("", SVG)
     ElementTree.register_namespace("xlink", XLINK)
@@ -292,8 +292,8 @@ def finish_svg(root: ElementTree.Element, alt: str) -> str:
                 element.set(key, "currentColor")
         if element.tag == f"{{{SVG}}}image" and (link := element.attrib.pop(f"{{{XLINK}}}href", "")):
             element.set("href", link.replace("\n", ""))
-    for side in ("width", "height"):
-        root.set(side, str(root.get(side, "")).removesuffix("pt"))
+    for side in ("width", "height"):  # matplotlib's points, as the pixels of a page
+        root.set(side, f"{float(str(root.get(side)).removesuffix('pt')) * scale:.5g}")
     root.set("role", "img")
     root.set("aria-label", "".join(c for c in alt if c.isprintable()))  # XML holds no controls
     root.set("stroke-linejoin", "round")

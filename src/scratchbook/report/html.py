@@ -30,7 +30,9 @@ from scratchbook.report.loading import (
     Run,
     confused_pairs,
     load_notebook,
+    read_cam_facts,
     read_data,
+    read_drift,
 )
 from scratchbook.report.markdown import baseline_pairs
 
@@ -90,7 +92,6 @@ def write_page(
         requirements=requirements,
         rules=rule_inputs(rule_graph),
     )
-    html = re.sub(r"\n[ \t]*(?=\n)", "", html)
     Path(output).write_text(html, encoding="utf-8")
     if len(html) > LARGE:
         warnings.warn(
@@ -161,15 +162,12 @@ def _chapter(notebook: Notebook, results: Path, chapters: Path) -> dict[str, Any
         "figures": {"compare": _figure(folder, "compare", notebook.name)},
         "data": data,
         "experiments": [
-            _experiment(number, experiment, notebook, folder)
-            for number, experiment in enumerate(notebook.experiments, start=1)
+            _experiment(experiment, notebook, folder) for experiment in notebook.experiments
         ],
     }
 
 
-def _experiment(
-    number: int, experiment: Experiment, notebook: Notebook, folder: Path
-) -> dict[str, Any]:
+def _experiment(experiment: Experiment, notebook: Notebook, folder: Path) -> dict[str, Any]:
     declared = experiment.declared
     specs = {one["name"]: one["spec"] for one in notebook.page["experiments"]}
     parent = specs.get(declared.get("parent"))
@@ -182,7 +180,7 @@ def _experiment(
     return {
         "name": experiment.name,
         "anchor": f"{notebook.name}--{experiment.name}",
-        "heading": wording.heading(number, declared),
+        "heading": wording.heading(declared, "–"),
         "parent": declared.get("parent"),
         "notes": declared.get("notes", []),
         "recorded": {k: v for k, v in (declared.get("recorded") or {}).items() if v is not None},
@@ -203,11 +201,16 @@ def _experiment(
             for name in ("accuracy", "loss", "reliability", "mistakes", "confusion")
         },
         "attention": [
-            {"seed": run.seed, "cam": figure(f"seed{run.seed}-cam"),
-             "drift": figure(f"seed{run.seed}-drift")}
-            for run in experiment.runs
-            if figure(f"seed{run.seed}-cam") or figure(f"seed{run.seed}-drift")
+            seen for run in experiment.runs
+            if (seen := {
+                "seed": run.seed,
+                "cam": figure(f"seed{run.seed}-cam"),
+                "drift": figure(f"seed{run.seed}-drift"),
+                "facts": read_cam_facts(run),
+                "settling": wording.settling(read_drift(run)),
+            }) and (seen["cam"] or seen["drift"])
         ],
+        "diagnoses": [one for one in notebook.diagnoses if one.experiment == experiment.name],
         "errors": _errors(evaluated[0]) if evaluated else None,
     }  # fmt: skip
 
@@ -301,6 +304,10 @@ def _machine_readable(notebooks: list[Notebook]) -> dict[str, Any]:
                 "key_results": [
                     {"text": claim.text, "status": claim.status, "recorded": recorded}
                     for claim, recorded in notebook.claims
+                ],
+                "diagnoses": [
+                    {"code": one.code, "experiment": one.experiment, "message": one.message}
+                    for one in notebook.diagnoses
                 ],
                 "experiments": notebook.rows,
                 "comparisons": notebook.pairs,

@@ -14,10 +14,14 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from scratchbook.comparison import Claim, resolve_claim
+from scratchbook.comparison import Claim, Comparison, resolve_claim
+from scratchbook.comparison.tables import COLUMNS, PAIR_COLUMNS
 from scratchbook.config.errors import ScratchbookError
+from scratchbook.diagnoses import Diagnosis, diagnose
 
-SPLITS = ("train", "validation", "test")
+WORDS = {"experiment", "title", "id", "parent", "changes", "status", "interval_covers",
+         "recorded_metric", "precision", "first", "second", "split", "covers", "better",
+         "verdict"}  # fmt: skip
 MISTAKES = 12
 
 
@@ -55,6 +59,7 @@ class Notebook:
     rows: list[dict[str, Any]]
     pairs: list[dict[str, Any]]
     claims: list[tuple[Claim, float | None]]
+    diagnoses: list[Diagnosis]
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -71,8 +76,8 @@ def load_notebook(page: dict[str, Any], results: Path) -> Notebook:
     never an error: a page with one failed run is still worth reading."""
     folder = Path(results) / page["name"]
     problems: list[str] = []
-    rows = _read_table(folder / "compare.csv", problems)
-    pairs = _read_table(folder / "comparisons.csv", problems)
+    rows = _read_table(folder / "compare.csv", COLUMNS, problems)
+    pairs = _read_table(folder / "comparisons.csv", PAIR_COLUMNS, problems)
     by_name = {row["experiment"]: row for row in _records(rows)}
     experiments = [
         _load_experiment(declared, page["seeds"], folder, by_name.get(declared["name"], {}))
@@ -81,7 +86,9 @@ def load_notebook(page: dict[str, Any], results: Path) -> Notebook:
     for experiment in experiments:
         problems += [f"{experiment.name}: {text}" for text in experiment.missing]
     claims = [_claim(result, rows) for result in page["key_results"]]
-    return Notebook(page, experiments, _records(rows), _records(pairs), claims, problems)
+    data = Path(results) / "data" / f"{page['dataset']}.h5"
+    diagnoses = _diagnose(page, Path(results), rows, pairs, read_data(data), problems)
+    return Notebook(page, experiments, _records(rows), _records(pairs), claims, diagnoses, problems)
 
 
 def read_cam(run: Run) -> dict[str, Any] | None:
@@ -93,6 +100,22 @@ def read_cam(run: Run) -> dict[str, Any] | None:
             return {**arrays, **{key: _plain(value) for key, value in file.attrs.items()}}
     except (OSError, KeyError):
         return None
+
+
+def read_cam_facts(run: Run) -> dict[str, str]:
+    """What cam.h5 says of itself (`layer`, `method`, `grid`, `flags`), without its maps."""
+    try:
+        with h5py.File(run.folder / "cam.h5", "r") as file:
+            told = {key: _plain(value) for key, value in file.attrs.items()}
+    except OSError:
+        return {}
+    sides = {key: "×".join(map(str, json.loads(told[key]))) for key in ("grid", "input_size")}
+    return {
+        "layer": str(told["layer"]),
+        "method": {"gradcam": "Grad-CAM", "hirescam": "HiResCAM"}[str(told["method"])],
+        "flags": ", ".join(json.loads(told["flags"])),
+        **sides,
+    }
 
 
 def read_drift(run: Run) -> pd.DataFrame | None:
@@ -148,14 +171,16 @@ def read_mistakes(run: Run, data: Path) -> list[dict[str, Any]]:
 
 
 def read_data(data: Path) -> dict[str, Any]:
-    """The prepared data's account of itself: title, source, sha256 and notes, empty if missing."""
-    told: dict[str, Any] = {"title": "", "source": "", "sha256": "", "notes": "[]"}
+    """The prepared data's account of itself: title, source, sha256, notes, duplicates; empty if missing."""
+    told: dict[str, Any] = {
+        "title": "", "source": "", "sha256": "", "notes": "[]", "duplicates": "[]",
+    }  # fmt: skip
     try:
         with h5py.File(data, "r") as file:
             told |= {key: _plain(file.attrs[key]) for key in told if key in file.attrs}
     except OSError:
         pass
-    return told | {"notes": json.loads(told["notes"])}
+    return told | {key: json.loads(told[key]) for key in ("notes", "duplicates")}
 
 
 def confused_pairs(
@@ -197,26 +222,48 @@ def _load_experiment(
     return Experiment(declared, runs, missing, row)
 
 
-def _read_table(path: Path, problems: list[str]) -> pd.DataFrame | None:
+def _diagnose(
+    page: dict[str, Any],
+    results: Path,
+    rows: pd.DataFrame,
+    pairs: pd.DataFrame,
+    data: dict[str, Any],
+    problems: list[str],
+) -> list[Diagnosis]:
+    comparison = Comparison(
+        rows,
+        pairs,
+        page["metric"],
+        str(pairs["split"].iloc[0]) if len(pairs) else "test",
+        page.get("baseline"),
+        float(pairs["detectable"].median()) if len(pairs) else None,
+    )
     try:
-        return pd.read_csv(path, dtype={"experiment": str, "first": str, "second": str})
-    except pd.errors.EmptyDataError:
-        return None
+        return diagnose(page, results, comparison, duplicates=data["duplicates"])
+    except ScratchbookError as error:
+        problems.append(f"nothing is diagnosed: {error}")
+        return []
+
+
+def _read_table(path: Path, columns: list[str], problems: list[str]) -> pd.DataFrame:
+    words = {name: str for name in columns if name in WORDS or name.endswith("_values")}
+    try:
+        table = pd.read_csv(path, dtype=words)
     except (OSError, ValueError):
         problems.append(f"{path.name} is missing or unreadable: nothing is compared")
-        return None
+        table = pd.DataFrame(columns=columns)
+    table = table.reindex(columns=columns)
+    return table.assign(**{name: table[name].fillna("") for name in words})
 
 
-def _records(table: pd.DataFrame | None) -> list[dict[str, Any]]:
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows as dicts, an empty cell as None."""
-    if table is None:
-        return []
     return table.astype(object).where(table.notna(), None).to_dict("records")
 
 
-def _claim(result: dict[str, Any], rows: pd.DataFrame | None) -> tuple[Claim, float | None]:
+def _claim(result: dict[str, Any], rows: pd.DataFrame) -> tuple[Claim, float | None]:
     recorded = result.get("recorded")
-    if rows is None:
+    if rows.empty:
         return Claim(result["text"], "not measured", "no runs are compared yet", ()), recorded
     try:
         return resolve_claim(result["text"], rows, recorded), recorded

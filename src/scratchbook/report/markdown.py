@@ -39,8 +39,8 @@ def notebook_markdown(notebook: Notebook, drawn: dict[str, str]) -> str:
         blocks += _figure(drawn, "compare")
         verdicts = [row["verdict"] for row in baseline_pairs(notebook)]
         blocks += ["\n".join(f"- {_line(text)}" for text in verdicts)] if verdicts else []
-    for number, experiment in enumerate(notebook.experiments, start=1):
-        blocks += _experiment(number, experiment, notebook, drawn)
+    for experiment in notebook.experiments:
+        blocks += _experiment(experiment, notebook, drawn)
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
@@ -96,10 +96,10 @@ def _fenced(text: str, language: str = "") -> str:
 
 
 def _experiment(
-    number: int, experiment: Experiment, notebook: Notebook, drawn: dict[str, str]
+    experiment: Experiment, notebook: Notebook, drawn: dict[str, str]
 ) -> list[str]:
     declared, name = experiment.declared, experiment.name
-    blocks = [f"## {escape(heading(number, declared))}"]
+    blocks = [f"## {escape(heading(declared))}"]
     blocks.append(_quote([f"**Incomplete.** {_line(text)}" for text in experiment.missing]))
     first = experiment.runs[0] if experiment.runs else None
     if first is None:
@@ -118,6 +118,11 @@ def _experiment(
     )]  # fmt: skip
     said = [_line(text) for text in best_figures(experiment)]
     said += [escape(text) for text in declared.get("notes", [])]
+    said += [
+        _line(f"{one.code}: {one.message} {one.advice}")
+        for one in notebook.diagnoses
+        if one.experiment == name
+    ]
     said += [f"weights: {_code(text)}" for text in weights_lines(experiment)]
     if said:
         blocks += ["### results", _quote(said)]

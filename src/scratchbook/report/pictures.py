@@ -19,9 +19,9 @@ from PIL import Image
 
 from scratchbook.report.figures import ACCENT, INK, SVG, finish_svg
 
-CELL = 84  # pixels a picture takes in a sheet
+CELL = 88  # pixels a picture takes in a sheet
 GAP = 10
-LINE = 13  # pixels a line of text takes
+LINE = 15  # pixels a line of text takes
 STORED = 168  # pixels a picture is stored with at most: sharp on a fine screen and when enlarged
 
 
@@ -88,7 +88,7 @@ def mistake_sheet(mistakes: Sequence[dict[str, Any]], columns: int = 6) -> str:
         sheet.text(column, row, 0, f"{_short(mistake['predicted'])} {mistake['probability']:.2f}",
                    color=ACCENT)  # fmt: skip
         sheet.text(column, row, 1, f"is {_short(mistake['true'])}")
-        sheet.text(column, row, 2, _short(mistake["name"], 17), faint=True)
+        sheet.text(column, row, 2, _short(mistake["name"], 14), faint=True)
     said = "; ".join(
         f"{m['name']}: {m['true']} taken for {m['predicted']} with {m['probability']:.2f}"
         for m in mistakes
@@ -108,7 +108,7 @@ class _Sheet:
             height=str(head + rows * self.row_height),
             viewBox=f"0 0 {columns * (CELL + GAP) - GAP} {head + rows * self.row_height}",
         )
-        self.root.set("font-size", "10.5")
+        self.root.set("font-size", "12")
         self.definitions = ElementTree.SubElement(self.root, f"{{{SVG}}}defs")
         self.stored = 0
 
@@ -205,5 +205,5 @@ def _aspect(pictures: Sequence[np.ndarray | None], size: Sequence[int]) -> float
     return min(max(known[0] / known[1], 0.4), 2.5)
 
 
-def _short(text: str, longest: int = 13) -> str:
+def _short(text: str, longest: int = 12) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"

@@ -7,12 +7,14 @@ import re
 from datetime import datetime
 from typing import Any
 
+import pandas as pd
+
 from scratchbook.report.loading import Experiment, Notebook
 
 NAMES = {"train": "train", "validation": "val", "test": "test"}
 
 
-def heading(number: int, declared: dict[str, Any]) -> str:
+def heading(declared: dict[str, Any], dash: str = "-") -> str:
     """`train 2 - better arch`, as the seeds head their experiments.
 
     An experiment that is named otherwise keeps its name: `dropout - 300 images and dropout`.
@@ -23,7 +25,7 @@ def heading(number: int, declared: dict[str, Any]) -> str:
     title = " ".join(str(declared.get("title") or "").split())
     # A title that begins with the name would say it twice.
     title = re.sub(rf"^{re.escape(label)}\s*[-–:]\s*|^{re.escape(name)}\s*[-–:]\s*", "", title)
-    return f"{label} - {title}" if title and title != label else label
+    return f"{label} {dash} {title}" if title and title != label else label
 
 
 def best_figures(experiment: Experiment) -> list[str]:
@@ -42,6 +44,21 @@ def best_figures(experiment: Experiment) -> list[str]:
         told = ", ".join(f"{key} {value}" for key, value in recorded.items() if value is not None)
         lines.append(f"recorded before: {told}")
     return lines
+
+
+def settling(drift: pd.DataFrame | None) -> str:
+    """When a run's maps settle, in one sentence; nothing where no drift was measured."""
+    if drift is None or "settled_epoch" not in drift or "settled" not in drift:
+        return ""
+    last = drift.iloc[-1]
+    before = drift.iloc[-2] if len(drift) > 1 else last  # the last epoch is its own final one
+    if pd.isna(last["settled_epoch"]):
+        return "No image's map has settled: none keeps ρ ≥ 0.8 to the last epoch's map."
+    return (
+        f"Half of the maps that settle have done so by epoch {last['settled_epoch']:g} (from there "
+        f"on ρ to the last epoch's map stays at or above 0.8); by epoch {before['epoch']:g}, "
+        f"{before['settled'] * last['images']:.0f} of {last['images']:.0f} images have."
+    )
 
 
 def weights_lines(experiment: Experiment) -> list[str]:
@@ -98,11 +115,13 @@ def date(stamp: str) -> str:
 def cautions(notebook: Notebook) -> list[str]:
     """What a reader must know before he believes a figure of the page."""
     told = []
-    if any(run.record.get("validation") == "test" for run in notebook.runs):
+    if notebook.page.get("smoke"):
         told.append(
-            "The best epoch was chosen on the test images that are reported here "
-            "(validation: test), so the test figures flatter the nets."
+            "This is a smoke run: one epoch on a sliver of the data, to see that all works. "
+            "Its figures mean nothing."
         )
+    told += [f"{one.code}: {one.message} {one.advice}" for one in notebook.diagnoses
+             if not one.experiment]  # fmt: skip
     commits = {(run.record.get("git") or {}).get("commit") for run in notebook.runs}
     if len(commits) > 1:
         told.append("Its runs were made by different commits of the code.")
