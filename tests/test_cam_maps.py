@@ -225,6 +225,27 @@ def test_the_predicted_class_is_explained_on_request(images):
     np.testing.assert_allclose(found, wanted, atol=1e-7)
 
 
+def test_new_weights_are_followed_without_compiling_again(images):
+    if keras.backend.backend() == "torch":
+        pytest.skip("PyTorch runs eagerly: there is nothing to compile")
+    calls = []
+
+    class Counted(layers.Layer):
+        def call(self, x):
+            calls.append(1)
+            return x
+
+    model = network(Counted(), layers.GlobalAveragePooling2D(), layers.Dense(3))
+    explain_all = cam.mapper(model, "conv", "gradcam")
+    first, _ = explain_all(images, LABELS)
+    traced = len(calls)
+    head = model.layers[-1]
+    head.set_weights([2 * weights for weights in head.get_weights()])
+    second, _ = explain_all(images, LABELS)
+    np.testing.assert_allclose(second, 2 * first, atol=1e-6)
+    assert len(calls) == traced
+
+
 def test_an_unknown_method_is_named():
     with pytest.raises(ScratchbookError, match="did you mean 'gradcam'"):
         cam.mapper(pooled(), "conv", "gradcamm")

@@ -33,7 +33,7 @@ def write_cam(
     layer: str | None,
     method: cam_maps.Method,
     output: Path,
-    drift_output: Path,
+    drift_output: Path | None,
     *,
     target: Target = "label",
     seed: int = 0,
@@ -57,7 +57,7 @@ def write_cam(
         method: `gradcam` or `hirescam`.
         output: cam.h5, as in the contract, with `random_head` float32 (epoch, image, h, w) and
             the attribute `target` besides.
-        drift_output: drift.csv.
+        drift_output: drift.csv, or None where `write_drift` measures the maps later.
         target: explain the image's `label`, or the class that is `predicted` in each epoch.
         seed: of the random head's weights.
         other_seeds: cam.h5 of the same experiment under other seeds, for drift's baseline.
@@ -107,7 +107,8 @@ def write_cam(
             "flags": json.dumps(chosen.flags),
         },
     )
-    write_drift(output, drift_output, other_seeds)
+    if drift_output is not None:
+        write_drift(output, drift_output, other_seeds)
 
 
 def _load(model: keras.Model, epoch: int, file: Path | None) -> None:
