@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import os
 import sys
 from pathlib import Path
@@ -23,6 +24,13 @@ def main(arguments: list[str] | None = None) -> int:
     )
     check.add_argument("notebooks", nargs="*", help="only these; all in config/notebooks otherwise")
     check.set_defaults(run=_check)
+    listing = commands.add_parser(
+        "list", help="list every experiment with its parameters and its accuracies"
+    )
+    listing.add_argument(
+        "notebooks", nargs="*", help="only these; all in config/notebooks otherwise"
+    )
+    listing.set_defaults(run=_list)
     generate = commands.add_parser(
         "generate", help="write the JSON schemas and tables that follow from the code"
     )
@@ -56,6 +64,74 @@ def _check(given: argparse.Namespace) -> None:
         print(f"{name}: {len(networks)} experiments, every network builds")
     if mistakes:
         raise ScratchbookError("\n".join(mistakes))
+
+
+def _list(given: argparse.Namespace) -> None:
+    project = _project_with(given.notebooks)
+    from scratchbook.hardware import prepare_keras
+
+    prepare_keras(threads=1, gpu=False)
+    from scratchbook.models import survey_networks
+
+    rows, wrong = [LISTED], []
+    for name, notebook in project.notebooks.items():
+        specs = {experiment: project.spec(name, experiment) for experiment in notebook.experiments}
+        networks, mistakes = survey_networks(specs, project.dataset(notebook.dataset)["size"])
+        wrong += [f"{CONFIG / 'notebooks' / name}.yaml: {mistake}" for mistake in mistakes]
+        metric = project.page(name)["metric"]
+        reproduced = _measured(Path(project.results) / name / "compare.csv", metric)
+        for experiment, declared in notebook.experiments.items():
+            network = networks.get(experiment, {"id": "–", "parameters": {}})
+            rows.append(
+                (
+                    name,
+                    experiment,
+                    network["id"],
+                    _count(network["parameters"].get("total")),
+                    _count(network["parameters"].get("trainable")),
+                    _count(declared.recorded.parameters),
+                    _share(declared.recorded.val_accuracy),
+                    _share(reproduced.get(experiment)),
+                )
+            )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [
+            cell.rjust(width) if position > 2 else cell.ljust(width)
+            for position, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        print("  ".join(cells).rstrip())
+    if wrong:
+        raise ScratchbookError("\n".join(wrong))
+
+
+LISTED = (
+    "notebook",
+    "experiment",
+    "display id",
+    "total",
+    "trainable",
+    "recorded",
+    "recorded accuracy",
+    "reproduced",
+)
+
+
+def _measured(table: Path, metric: str) -> dict[str, float]:
+    """{experiment: its accuracy here, the mean over seeds} of a compare.csv, if there is one."""
+    if not table.is_file():
+        return {}
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = csv.DictReader(file)
+        return {row["experiment"]: float(row[metric]) for row in rows if row.get(metric)}
+
+
+def _count(number: int | None) -> str:
+    return "–" if number is None else f"{number:,}"
+
+
+def _share(accuracy: float | None) -> str:
+    return "–" if accuracy is None else f"{accuracy:.4f}"
 
 
 def _generate(_given: argparse.Namespace) -> None:

@@ -165,35 +165,47 @@ def check_recorded(spec: dict[str, Any], parameters: dict[str, int]) -> None:
             )
 
 
-def check_networks(
+def survey_networks(
     specs: dict[str, dict[str, Any]], size: tuple[int, int]
-) -> dict[str, dict[str, Any]]:
-    """Builds each experiment's network and holds it against what was recorded for it.
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Builds each experiment's network, without pretrained weights, and counts it.
 
     Args:
         specs: {experiment: resolved spec}.
         size: (height, width) of the images.
 
     Returns:
-        {experiment: {"id", "parameters", "layers"}}.
-
-    Raises:
-        ScratchbookError: some cannot be built; one line for each.
+        {experiment: {"id", "parameters", "layers"}} of those that can be built, and a line for each
+        that cannot or that is not of the recorded size.
     """
+    import keras
+
     networks, mistakes = {}, []
     for name, spec in specs.items():
+        keras.utils.clear_session(free_memory=True)
         try:
             model = build(spec, (*size, 3))
             parameters = count_parameters(model)
+            networks[name] = {
+                "id": display_id(spec["dataset"], parameters),
+                "parameters": parameters,
+                "layers": layer_table(spec, model),
+            }
             check_recorded(spec, parameters)
         except ScratchbookError as error:
             mistakes.append(f"experiments.{name}.{error}")
-            continue
-        networks[name] = {
-            "id": display_id(spec["dataset"], parameters),
-            "parameters": parameters,
-            "layers": layer_table(spec, model),
-        }
+    return networks, mistakes
+
+
+def check_networks(
+    specs: dict[str, dict[str, Any]], size: tuple[int, int]
+) -> dict[str, dict[str, Any]]:
+    """The networks of `survey_networks`.
+
+    Raises:
+        ScratchbookError: some cannot be built or are not of the recorded size; one line for each.
+    """
+    networks, mistakes = survey_networks(specs, size)
     if mistakes:
         raise ScratchbookError("\n".join(mistakes))
     return networks
