@@ -20,6 +20,10 @@ localrules:
     all,
 
 
+onstart:
+    check_networks()
+
+
 rule all:
     default_target: True
     input:

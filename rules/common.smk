@@ -1,4 +1,6 @@
+import hashlib
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -43,6 +45,22 @@ def stage_code(script):
     ]
 
 
+def check_networks():
+    """Builds every network before the first job, unless these very ones were built before."""
+    pages = [page["experiments"] for page in all_pages(None)]
+    code = [Path(file).read_bytes() for file in stage_code("train_run.py")]
+    key = hashlib.sha256(repr([pages, code]).encode()).hexdigest()
+    stamp = Path(RESULTS, "networks-checked")
+    if stamp.is_file() and stamp.read_text() == key:
+        return
+    command = [sys.executable, "-m", "scratchbook.cli", "check", *PROJECT.notebooks]
+    answer = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    if answer.returncode:
+        raise WorkflowError(answer.stderr.strip())
+    stamp.parent.mkdir(parents=True, exist_ok=True)
+    stamp.write_text(key)
+
+
 def dataset_source(wildcards):
     """A fingerprint of the data set's source, so that other data under its name are noticed."""
     try:
@@ -61,12 +79,6 @@ def dataset_of(wildcards):
 def run_spec(wildcards):
     """What determines an experiment's runs."""
     return PROJECT.spec(wildcards.notebook, wildcards.experiment)
-
-
-def all_specs(wildcards):
-    """The specs of a notebook's experiments by name."""
-    names = PROJECT.notebooks[wildcards.notebook].experiments
-    return {name: PROJECT.spec(wildcards.notebook, name) for name in names}
 
 
 def run_threads(wildcards):

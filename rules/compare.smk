@@ -5,6 +5,8 @@ rule compare_experiments:
     output:
         experiments=f"{RESULTS}/{{notebook}}/compare.csv",
         pairs=f"{RESULTS}/{{notebook}}/comparisons.csv",
+        markdown=f"{RESULTS}/{{notebook}}/compare.md",
+        latex=f"{RESULTS}/{{notebook}}/compare.tex",
     log:
         f"{LOGS}/{{notebook}}/compare.log",
     benchmark:

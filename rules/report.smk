@@ -15,15 +15,15 @@ rule write_notebook:
         f"{LOGS}/{{notebook}}/notebook.log",
     benchmark:
         f"{BENCHMARKS}/{{notebook}}/notebook.tsv"
-    params:
-        page=page_of,
-        results=subpath(output.notebook, ancestor=2),
+    conda:
+        "../envs/report.yaml"
+    threads: 1
     resources:
         mem_mb=2000,
         runtime=30,
-    threads: 1
-    conda:
-        "../envs/report.yaml"
+    params:
+        page=page_of,
+        results=subpath(output.notebook, ancestor=2),
     script:
         "../workflow/scripts/write_notebook.py"
 
@@ -40,16 +40,16 @@ rule write_report:
         f"{LOGS}/report.log",
     benchmark:
         f"{BENCHMARKS}/report.tsv"
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
     params:
         pages=all_pages,
         results=lambda wildcards, input: str(Path(input.notebooks[0]).parents[1]),
         templates=lambda wildcards, input: str(Path(input.templates[0]).parent),
         command=PROJECT.command(),
-    resources:
-        mem_mb=2000,
-        runtime=30,
-    threads: 1
-    conda:
-        "../envs/report.yaml"
     script:
         "../workflow/scripts/write_report.py"

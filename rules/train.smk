@@ -1,32 +1,6 @@
-rule check_networks:
-    input:
-        code=stage_code("check_networks.py"),
-    output:
-        f"{RESULTS}/{{notebook}}/networks.json",
-    log:
-        f"{LOGS}/{{notebook}}/networks.log",
-    benchmark:
-        f"{BENCHMARKS}/{{notebook}}/networks.tsv"
-    conda:
-        "../envs/keras.yaml"
-    threads: 1
-    resources:
-        mem_mb=4000,
-        runtime=10,
-    params:
-        specs=all_specs,
-        sizes=lambda wildcards: PROJECT.dataset(
-            PROJECT.notebooks[wildcards.notebook].dataset
-        )["size"],
-    script:
-        "../workflow/scripts/check_networks.py"
-
-
 rule train_run:
     input:
         data=dataset_of,
-        # Other experiments of the notebook change this file, but nothing of this run.
-        networks=ancient(f"{RESULTS}/{{notebook}}/networks.json"),
         code=stage_code("train_run.py"),
     output:
         history=f"{RUN}/history.csv",

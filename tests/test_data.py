@@ -160,7 +160,7 @@ def test_identical_images_in_the_sources_own_splits_are_recorded_or_refused(tmp_
     ((name_a, split_a, name_b, split_b),) = data.duplicates
     assert (name_a, name_b, split_b) == ("train/a/000.png", "test/a/leak.png", "test")
     assert split_a in ("train", "validation")
-    assert any(line.startswith("things: warning: 1 image with") for line in said)
+    assert any(line.startswith("warning: 1 image with") for line in said)
     with pytest.raises(ScratchbookError, match=r"identical images in different splits.*\n.*leak"):
         prepare("things", spec(source, duplicates="refuse"), tmp_path, tmp_path / "x.h5", print)
     assert not (tmp_path / "x.h5").exists()
@@ -364,7 +364,7 @@ def test_files_that_are_no_images_are_skipped_and_counted(things):
     assert len(data.names) == 60
     assert data.class_names == ["cat", "dog"]
     assert any("skipped: 4 files" in line for line in said)
-    assert data.notes == [line.removeprefix("things: ") for line in said[:-1]]
+    assert data.notes == said[:-1]
 
 
 # --- one image ------------------------------------------------------------------------------------
@@ -521,7 +521,7 @@ def test_a_file_that_is_no_whole_prepared_data_set_is_named(things, damage):
 def test_the_data_sets_that_come_with_the_project_are_valid():
     text = (ROOT / "config/datasets.yaml").read_text()
     sets = Datasets.model_validate(yaml.safe_load(text)).root
-    assert list(sets) == ["digits", "cifar10", "cifar100", "dogs3", "pcam"]
+    assert {"digits", "cifar10", "cifar100", "dogs3", "pcam"} <= set(sets)
     names = sets["cifar100"].sources[-1].class_names
     assert len(names) == 100
     assert names == sorted(names)

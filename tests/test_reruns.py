@@ -65,7 +65,7 @@ def test_editing_one_learning_rate_runs_that_experiment_and_what_follows(project
         f"{rule} halves/wide/0" for rule in CHAIN
     }
     assert rules(jobs) - CHAIN == {
-        "check_networks", "compare_experiments", "write_notebook", "write_report"
+        "compare_experiments", "write_notebook", "write_report"
     }  # fmt: skip
 
 
@@ -76,7 +76,7 @@ def test_editing_one_learning_rate_runs_that_experiment_and_what_follows(project
         ("src/scratchbook/evaluation.py", {"evaluate_run"}),
         ("src/scratchbook/cam/maps.py", {"map_attention"}),
         ("src/scratchbook/data/source.py", {"prepare_dataset"}),
-        ("report/page.html", set()),
+        ("report/page.html.j2", set()),
     ],
 )
 def test_editing_the_code_of_a_stage_runs_that_stage(

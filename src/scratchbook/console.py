@@ -13,6 +13,7 @@ from scratchbook.config.errors import ScratchbookError
 
 _BAR_WIDTH = 30
 _BAR_SECONDS = 0.2
+_LINE_SECONDS = 30.0
 
 
 class Console:
@@ -20,7 +21,7 @@ class Console:
 
     def __init__(self, terminal: TextIO, name: str) -> None:
         self._terminal, self._name = terminal, name
-        self._drawn = 0.0
+        self._told = time.monotonic()
 
     def say(self, line: str) -> None:
         """A line for the log and the terminal."""
@@ -29,17 +30,20 @@ class Console:
         self._terminal.write(f"{erase}{self._name}: {line}\n")
         self._terminal.flush()
 
-    def bar(self, done: int, total: int) -> None:
-        """Draws how much of the present step is done; only where someone can watch it."""
-        if not self._terminal.isatty():
-            return
+    def progress(self, done: int, total: int) -> None:
+        """Tells how much of the present step is done: a bar on a terminal, else a line now and then
+        where the step takes long."""
+        watched = self._terminal.isatty()
         now = time.monotonic()
-        if done < total and now - self._drawn < _BAR_SECONDS:
+        if done < total and now - self._told < (_BAR_SECONDS if watched else _LINE_SECONDS):
             return
-        self._drawn = now
-        filled = "█" * (_BAR_WIDTH * done // total)
-        self._terminal.write(f"\r\033[K{self._name}: {filled:<{_BAR_WIDTH}} {done}/{total}")
-        self._terminal.flush()
+        self._told = now
+        if watched:
+            filled = "█" * (_BAR_WIDTH * done // total)
+            self._terminal.write(f"\r\033[K{self._name}: {filled:<{_BAR_WIDTH}} {done}/{total}")
+            self._terminal.flush()
+        elif done < total:
+            self.say(f"{done:,} of {total:,}")
 
 
 @contextmanager

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from scratchbook.comparison import compare, write_csv
+from scratchbook.comparison import compare, write_comparison
 from scratchbook.console import job_log
 
 with job_log(snakemake.log[0], snakemake.wildcards.notebook):
     comparison = compare(snakemake.params.page, Path(snakemake.params.results))
-    write_csv(comparison, Path(snakemake.output.experiments), Path(snakemake.output.pairs))
+    write_comparison(comparison, Path(snakemake.output.experiments).parent)

@@ -14,5 +14,6 @@ with job_log(snakemake.log[0], snakemake.wildcards.dataset) as console:
         Path(snakemake.params.data_dir),
         Path(snakemake.output[0]),
         say=console.say,
+        on_progress=console.progress,
         limit=SMOKE_IMAGES if snakemake.params.smoke else None,
     )

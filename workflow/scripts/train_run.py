@@ -34,5 +34,5 @@ with (
         hardware=describe_hardware(snakemake.threads, on_gpu),
         code=Path(__file__).parent,
         say=console.say,
-        on_batch=console.bar,
+        on_batch=console.progress,
     )

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -28,7 +27,6 @@ from scratchbook.data.source import READ_ERRORS, Source, counted, listed, open_s
 
 _BLOCK_BYTES = 4 << 20  # of encoded or of prepared images, whichever is reached first
 _BLOCK_IMAGES = 64
-_SECONDS_BETWEEN_LINES = 5
 
 
 def prepare(
@@ -38,11 +36,13 @@ def prepare(
     output: Path,
     say: Callable[[str], None] = print,
     limit: int | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Decode a data set into one HDF5 file that all runs read.
 
     `spec` is a data set of config/datasets.yaml with its defaults filled in; `limit` keeps only
-    about that many images, of every class and split (to try things out).
+    about that many images, of every class and split (to try things out); `on_progress` takes
+    (images done, images in all).
     The same source and spec give the same arrays. The file appears whole or not at all, and
     memory stays below about 0.5 GB however large the source is.
 
@@ -57,7 +57,7 @@ def prepare(
         with open_source(found) as source:
             try:
                 rows = _chosen(source, spec, limit)
-                counts = _write(part, name, spec, source, rows, say)
+                counts = _write(part, name, spec, source, rows, say, on_progress)
             except ScratchbookError as error:
                 raise ScratchbookError(f"{name}, {source.text}: {error}") from error
         part.replace(output)
@@ -66,7 +66,7 @@ def prepare(
     finally:
         part.unlink(missing_ok=True)
     say(
-        f"{name}: {', '.join(f'{count:,} {split}' for split, count in counts.items())} images of "
+        f"{', '.join(f'{count:,} {split}' for split, count in counts.items())} images of "
         f"{len(source.class_names)} classes prepared in {time.monotonic() - began:.1f} s"
     )
 
@@ -91,6 +91,7 @@ def _write(
     source: Source,
     rows: np.ndarray,
     say: Callable[[str], None],
+    on_progress: Callable[[int, int], None],
 ) -> dict[str, int]:
     """Write the whole prepared file and return the images of each split."""
     height, width = spec["size"]
@@ -102,7 +103,7 @@ def _write(
     given = None if source.splits is None else source.splits[rows]
     with h5py.File(part, "w") as file:
         images = file.create_dataset("images", shape, np.uint8)  # contiguous: can be memory-mapped
-        decoded = _decode(name, source, rows, spec, images, say)
+        decoded = _decode(source, rows, spec, images, on_progress)
         twins = division.first_twins(decoded.digests)
         split = division.divide(
             labels, given, twins, spec["split"], spec["split"]["seed"], source.class_names
@@ -140,7 +141,7 @@ def _write(
     with part.open("rb+") as written:
         os.fsync(written.fileno())
     for note in notes:
-        say(f"{name}: {note}")
+        say(note)
     return {part_name: int(np.sum(split == code)) for code, part_name in enumerate(SPLITS)}
 
 
@@ -158,12 +159,11 @@ class _Block:
 
 
 def _decode(
-    name: str,
     source: Source,
     rows: np.ndarray,
     spec: dict[str, Any],
     images: h5py.Dataset,
-    say: Callable[[str], None],
+    on_progress: Callable[[int, int], None],
 ) -> _Block:
     """Write the images of these rows in order; returns digests and counts, the images left out."""
     whole = _Block([], [], Counter(), [])
@@ -187,10 +187,8 @@ def _decode(
         return result
 
     workers = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
-    with (
-        ThreadPoolExecutor(workers) as pool,
-        _progress(name, len(rows), say) as advance,
-    ):
+    seen = 0
+    with ThreadPoolExecutor(workers) as pool:
         # Reading stays in one thread and in order: neither a tar nor HDF5 likes anything else.
         blocks = _blocks(source, rows, int(np.prod(images.shape[1:])))
         for block in _in_order(pool, decode, blocks, ahead=2 * workers):
@@ -200,7 +198,8 @@ def _decode(
                 start = len(whole.digests)
                 images[start : start + len(block.images)] = np.stack(block.images)
                 whole.digests.extend(block.digests)
-            advance(len(block.images) + len(block.unreadable))
+            seen += len(block.images) + len(block.unreadable)
+            on_progress(seen, len(rows))
     if whole.unreadable:
         raise ScratchbookError(
             f"cannot read {counted(len(whole.unreadable), 'image')}:\n{listed(whole.unreadable)}\n"
@@ -245,37 +244,6 @@ def _in_order(
     finally:
         for future in waiting:
             future.cancel()
-
-
-class _progress:
-    """A bar on a terminal, else a line every few seconds; the value of `with` advances it."""
-
-    def __init__(self, name: str, total: int, say: Callable[[str], None]):
-        self.name, self.total, self.say = name, total, say
-
-    def __enter__(self) -> Callable[[int], None]:
-        self.seen, self.told = 0, time.monotonic()
-        self.bar = None
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import Progress
-
-            self.bar = Progress(console=Console(stderr=True), transient=True)
-            self.task = self.bar.add_task(f"preparing {self.name}", total=self.total)
-            self.bar.start()
-        return self.advance
-
-    def advance(self, count: int) -> None:
-        self.seen += count
-        if self.bar:
-            self.bar.advance(self.task, count)
-        elif time.monotonic() - self.told > _SECONDS_BETWEEN_LINES:
-            self.told = time.monotonic()
-            self.say(f"{self.name}: {self.seen:,} of {self.total:,} images")
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar:
-            self.bar.stop()
 
 
 # --- what is said of it ---------------------------------------------------------------------------

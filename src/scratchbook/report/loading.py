@@ -208,7 +208,9 @@ def _load_experiment(
             record = json.loads((place / "run.json").read_text(encoding="utf-8"))
             history = pd.read_csv(place / "history.csv")
         except FileNotFoundError as error:
-            missing.append(f"seed {seed} is missing ({Path(str(error.filename)).name} is not there)")
+            missing.append(
+                f"seed {seed} is missing ({Path(str(error.filename)).name} is not there)"
+            )
             continue
         except (OSError, ValueError) as error:
             missing.append(f"seed {seed} cannot be read ({error})")
@@ -258,6 +260,7 @@ def _read_table(path: Path, columns: list[str], problems: list[str]) -> pd.DataF
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows as dicts, an empty cell as None."""
+    table = table.replace([np.inf, -np.inf], np.nan)  # JSON knows neither
     return table.astype(object).where(table.notna(), None).to_dict("records")
 
 
