@@ -1,4 +1,4 @@
-"""The page that the user opens: results in, figures, notebook.md and one offline report.html out."""
+"""The page that the user opens: results in; figures, notebook.md, report.html out."""
 
 from scratchbook.report.chapter import write_chapter
 from scratchbook.report.html import write_page

@@ -36,8 +36,10 @@ def shorthand(layers: list[dict[str, Any]]) -> str:
             entries.append((stage, kind, f"fc{units}"))
         elif layer.get("parameters") and kind not in NORMALISATIONS:
             entries.append((stage, kind, str(layer["name"])))
-    words = [f"{text}×{n}" if (n := len(list(same))) > 1 else text
-             for text, same in groupby(text for _, _, text in entries)]
+    words = [
+        f"{text}×{n}" if (n := len(list(same))) > 1 else text
+        for text, same in groupby(text for _, _, text in entries)
+    ]
     ending = _last_activation(layers)
     if ending and entries and entries[-1][1] == "Dense":
         last = entries[-1][2]

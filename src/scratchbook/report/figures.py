@@ -14,19 +14,21 @@ from collections.abc import Sequence
 from typing import Any
 from xml.etree import ElementTree
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.style import context as style_context
 
 SVG = "http://www.w3.org/2000/svg"
 XLINK = "http://www.w3.org/1999/xlink"
 INK = "#010203"  # stands for the colour of the text around the figure
 ACCENT = "#3f7fd0"  # at least 3:1 on white paper and on black
-ALONE = "svg{color:#26241f;font-family:sans-serif}@media(prefers-color-scheme:dark){svg{color:#dcd8cf}}"
-STYLE = {
+ALONE = """svg { color: #26241f; font-family: sans-serif }
+@media (prefers-color-scheme: dark) { svg { color: #dcd8cf } }"""
+
+STYLE = {  # on top of matplotlib's own defaults, whatever the user's matplotlibrc says
     "svg.hashsalt": "scratchbook",
     "svg.fonttype": "none",
     "figure.facecolor": "none",
@@ -60,7 +62,7 @@ def curves(histories: dict[int, pd.DataFrame], best: dict[int, int], key: str, s
         key: `accuracy` or `loss`.
         split: what val_* was measured on, for the label: `validation` or `test`.
     """
-    with matplotlib.rc_context(STYLE):
+    with style_context(["default", STYLE]):
         figure, axes = _panel(4.3, 2.6)
         ends: list[tuple[float, float, str, str]] = []
         for i, (seed, history) in enumerate(histories.items()):
@@ -89,7 +91,7 @@ def forest(rows: Sequence[dict[str, Any]], metric: str, baseline: str | None) ->
         metric: what they are, for the axis.
         baseline: the experiment that the vertical line goes through.
     """
-    with matplotlib.rc_context(STYLE):
+    with style_context(["default", STYLE]):
         widest = max((len(row["experiment"]) for row in rows), default=5)
         left = min(0.34, 0.03 + 0.0095 * widest)
         height = 0.62 + 0.26 * len(rows)
@@ -121,7 +123,7 @@ def forest(rows: Sequence[dict[str, Any]], metric: str, baseline: str | None) ->
 def reliability(bins: Sequence[dict[str, Any]], ece: float) -> str:
     """Accuracy by stated confidence: a dot a bin, its area by the number of images in it."""
     filled = [b for b in bins if b["n"]]
-    with matplotlib.rc_context(STYLE):
+    with style_context(["default", STYLE]):
         figure, axes = _panel(3.0, 2.8)
         axes.plot([0, 1], [0, 1], color=INK, alpha=0.45, lw=0.8, ls=(0, (2, 2)))
         x = [b["confidence"] for b in filled]
@@ -154,7 +156,7 @@ def drift(table: pd.DataFrame, measure: str = "spearman") -> str:
 
     `table` is drift.csv; lines whose columns are missing or empty are left out.
     """
-    with matplotlib.rc_context(STYLE):
+    with style_context(["default", STYLE]):
         figure, axes = _panel(6.4, 2.8, right=0.80)
         x = table["epoch"].to_numpy(float)
         ends, said = [], []
@@ -191,14 +193,14 @@ def heatmap(confusion: Sequence[Sequence[int]], order: Sequence[int]) -> str:
     """A large confusion matrix as shares of each true class, rows and columns in `order`."""
     matrix = np.asarray(confusion, dtype=float)[np.ix_(order, order)]  # (class, class)
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    with matplotlib.rc_context(STYLE):
+    with style_context(["default", STYLE]):
         figure, axes = _panel(5.2, 5.2, left=0.09, bottom=0.09)
         axes.imshow(share, cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
         _finish(axes, "predicted class (clustered order)", "true class (clustered order)", grid="")
         right = float(np.trace(matrix) / max(matrix.sum(), 1))
         return _svg(
             figure,
-            f"Confusion matrix of {len(order)} classes, clustered; {_percent(right)} on the diagonal",
+            f"Confusion matrix of {len(order)} classes, clustered: {_percent(right)} are right",
         )
 
 
@@ -226,18 +228,19 @@ def _finish(axes: Axes, x: str, y: str, grid: str = "y") -> None:
 
 def _label_ends(axes: Axes, ends: list[tuple[float, float, str, str]]) -> None:
     """Writes each line's name at its end, apart where lines end close together."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
     low, high = axes.get_ylim()
-    gap = 11 / 72 / (axes.figure.get_figheight() * axes.get_position().height) * (high - low)
-    at = low - gap
-    placed = []
-    for x, y, label, color in sorted(ends, key=lambda end: end[1]):
-        at = max(y, at + gap)
-        placed.append([x, at, label, color])
-    overshoot = max(0.0, at - high) if placed else 0.0
+    gap = 11 / 72 / (figure.get_figheight() * axes.get_position().height) * (high - low)
     right = max((end[0] for end in ends), default=0.0)
-    for _, y, label, color in placed:
+    ends = sorted(ends, key=lambda end: end[1])
+    heights: list[float] = []
+    for _, y, _, _ in ends:
+        heights.append(max(y, heights[-1] + gap) if heights else y)
+    overshoot = max(0.0, heights[-1] - high) if heights else 0.0
+    for height, (_, _, label, color) in zip(heights, ends, strict=True):
         axes.annotate(
-            label, (right, y - overshoot), xytext=(6, 0), textcoords="offset points",
+            label, (right, height - overshoot), xytext=(6, 0), textcoords="offset points",
             va="center", color=color, annotation_clip=False,
         )  # fmt: skip
 
@@ -282,7 +285,10 @@ def finish_svg(root: ElementTree.Element, alt: str, scale: float = 1) -> str:
     ElementTree.register_namespace("xlink", XLINK)
     for parent in list(root.iter()):
         for child in list(parent):
-            if child.tag.rpartition("}")[2] in ("metadata", "style") or child.get("id") == "patch_1":
+            if (
+                child.tag.rpartition("}")[2] in ("metadata", "style")
+                or child.get("id") == "patch_1"
+            ):
                 parent.remove(child)
     for element in root.iter():
         for key, value in _declarations(element.attrib.pop("style", "")):
@@ -290,8 +296,8 @@ def finish_svg(root: ElementTree.Element, alt: str, scale: float = 1) -> str:
         for key in ("fill", "stroke"):
             if element.get(key) == INK:
                 element.set(key, "currentColor")
-        if element.tag == f"{{{SVG}}}image" and (link := element.attrib.pop(f"{{{XLINK}}}href", "")):
-            element.set("href", link.replace("\n", ""))
+        if element.tag == f"{{{SVG}}}image" and f"{{{XLINK}}}href" in element.attrib:
+            element.set("href", element.attrib.pop(f"{{{XLINK}}}href").replace("\n", ""))
     for side in ("width", "height"):  # matplotlib's points, as the pixels of a page
         root.set(side, f"{float(str(root.get(side)).removesuffix('pt')) * scale:.5g}")
     root.set("role", "img")

@@ -84,9 +84,9 @@ def write_page(
         language=pages[0].get("lang", "en") if pages else "en",
         chapters=views,
         policy=_policy(css, script),
-        css=Markup(css),  # noqa: S704 - our own file
-        script=Markup(script),  # noqa: S704 - our own file
-        data=Markup(embedded_json(_machine_readable(notebooks))),  # noqa: S704 - escaped there
+        css=Markup(css),
+        script=Markup(script),
+        data=Markup(embedded_json(_machine_readable(notebooks))),
         command=command,
         config=dict(config or {}),
         requirements=requirements,
@@ -288,7 +288,7 @@ def _figure(folder: Path, name: str, prefix: str) -> Markup | None:
         svg = (folder / f"{name}.svg").read_text(encoding="utf-8")
     except OSError:
         return None
-    return Markup(inline(svg, f"{prefix}--{name}"))  # noqa: S704 - serialised by us, text escaped
+    return Markup(inline(svg, f"{prefix}--{name}"))
 
 
 def _machine_readable(notebooks: list[Notebook]) -> dict[str, Any]:

@@ -171,7 +171,7 @@ def read_mistakes(run: Run, data: Path) -> list[dict[str, Any]]:
 
 
 def read_data(data: Path) -> dict[str, Any]:
-    """The prepared data's account of itself: title, source, sha256, notes, duplicates; empty if missing."""
+    """The prepared data's account of itself; every entry is there, empty if the file is missing."""
     told: dict[str, Any] = {
         "title": "", "source": "", "sha256": "", "notes": "[]", "duplicates": "[]",
     }  # fmt: skip
@@ -261,7 +261,8 @@ def _read_table(path: Path, columns: list[str], problems: list[str]) -> pd.DataF
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows as dicts, an empty cell as None."""
     table = table.replace([np.inf, -np.inf], np.nan)  # JSON knows neither
-    return table.astype(object).where(table.notna(), None).to_dict("records")
+    plain = table.astype(object).where(table.notna(), None)
+    return [{str(key): value for key, value in row.items()} for row in plain.to_dict("records")]
 
 
 def _claim(result: dict[str, Any], rows: pd.DataFrame) -> tuple[Claim, float | None]:

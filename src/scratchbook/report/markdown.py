@@ -95,9 +95,7 @@ def _fenced(text: str, language: str = "") -> str:
     return f"```{language}\n{text}\n```"
 
 
-def _experiment(
-    experiment: Experiment, notebook: Notebook, drawn: dict[str, str]
-) -> list[str]:
+def _experiment(experiment: Experiment, notebook: Notebook, drawn: dict[str, str]) -> list[str]:
     declared, name = experiment.declared, experiment.name
     blocks = [f"## {escape(heading(declared))}"]
     blocks.append(_quote([f"**Incomplete.** {_line(text)}" for text in experiment.missing]))
@@ -128,7 +126,7 @@ def _experiment(
         blocks += ["### results", _quote(said)]
     for figure in ("accuracy", "loss"):
         blocks += _figure(drawn, f"{name}-{figure}")
-    cams = [key for run in experiment.runs for key in (f"seed{run.seed}-cam", f"seed{run.seed}-drift")]
+    cams = [f"seed{run.seed}-{key}" for run in experiment.runs for key in ("cam", "drift")]
     if any(f"{name}-{key}" in drawn for key in cams):
         blocks.append("### Grad-CAM through the epochs")
         for key in cams:
@@ -144,7 +142,7 @@ def _changes(before: dict[str, Any], after: dict[str, Any]) -> str:
     lines = [
         f"- {key}: {_code(old)} → {_code(new)}" for key, old, new in setting_diff(before, after)
     ]
-    rows = [row for row in layer_diff(before["layers"], after["layers"])]
+    rows = layer_diff(before["layers"], after["layers"])
     if any(mark != "=" for mark, _, _ in rows):
         diff = []
         for mark, old, new in rows:
@@ -168,13 +166,13 @@ def _figure(drawn: dict[str, str], name: str) -> list[str]:
 
 
 def _compare_table(notebook: Notebook) -> str:
-    metrics = [("train", "train_accuracy"), ("validation", "val_accuracy"), ("test", "test_accuracy")]
-    head = ["experiment", "parameters", "best epoch", *(label for label, _ in metrics), "recorded"]
+    metrics = ["train_accuracy", "val_accuracy", "test_accuracy"]
+    head = ["experiment", "parameters", "best epoch", "train", "validation", "test", "recorded"]
     lines = [_table_row(head), _table_row(["---", *["---:"] * (len(head) - 1)])]
     for row in notebook.rows:
         cells = [_line(row["experiment"]), _number(row.get("parameters"), ",.0f"),
                  _number(row.get("best_epoch"), ".4g")]  # fmt: skip
-        for _, key in metrics:
+        for key in metrics:
             text = _number(row.get(key), ".4f")
             low, high = row.get(f"{key}_low"), row.get(f"{key}_high")
             if text and low is not None and high is not None:

@@ -76,7 +76,7 @@ def cam_sheet(cam: dict[str, Any], pictures: Sequence[np.ndarray | None]) -> str
 
 
 def mistake_sheet(mistakes: Sequence[dict[str, Any]], columns: int = 6) -> str:
-    """The most confident mistakes: dicts of `picture`, `true`, `predicted`, `probability`, `name`."""
+    """The most confident mistakes, as `read_mistakes` returns them."""
     pictures = [m["picture"] for m in mistakes]
     aspect = _aspect(pictures, (1, 1))
     columns = min(columns, len(mistakes))
@@ -117,10 +117,9 @@ class _Sheet:
         key = f"picture{self.stored}"
         self.stored += 1
         if picture is None:
-            size = {"width": str(CELL), "height": str(self.height)}
-            ElementTree.SubElement(
-                self.definitions, f"{{{SVG}}}rect", id=key, fill=INK, opacity="0.12", **size
-            )
+            empty = {"id": key, "fill": INK, "opacity": "0.12"}
+            empty |= {"width": str(CELL), "height": str(self.height)}
+            ElementTree.SubElement(self.definitions, f"{{{SVG}}}rect", empty)
         else:
             image = Image.fromarray(picture)
             image.thumbnail((STORED, STORED), Image.Resampling.LANCZOS)
@@ -130,9 +129,7 @@ class _Sheet:
 
     def use(self, column: int, row: int, key: str) -> None:
         x, y = self._corner(column, row)
-        ElementTree.SubElement(
-            self.root, f"{{{SVG}}}use", href=f"#{key}", x=str(x), y=str(y)
-        )
+        ElementTree.SubElement(self.root, f"{{{SVG}}}use", href=f"#{key}", x=str(x), y=str(y))
 
     def image(self, column: int, row: int, image: Image.Image, smooth: bool) -> None:
         x, y = self._corner(column, row)
@@ -176,7 +173,8 @@ class _Sheet:
 
 def _heat(values: np.ndarray, side: int = 48) -> Image.Image:
     """A map (h, w) of 0 to 1 as a smooth picture whose low values let the image through."""
-    smooth = Image.fromarray(values.astype(np.float32)).resize((side, side), Image.Resampling.BICUBIC)
+    coarse = Image.fromarray(values.astype(np.float32))
+    smooth = coarse.resize((side, side), Image.Resampling.BICUBIC)
     levels = np.round(np.clip(np.asarray(smooth), 0, 1) * 31).astype(np.uint8)  # (side, side)
     steps = np.arange(32) / 31
     colors = matplotlib.colormaps["inferno"](steps)[:, :3]

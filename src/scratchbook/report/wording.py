@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from calendar import month_name
 from datetime import datetime
 from typing import Any
 
@@ -106,10 +107,8 @@ def date(stamp: str) -> str:
         moment = datetime.fromisoformat(stamp)
     except ValueError:
         return stamp
-    months = ("January February March April May June July August September October November "
-              "December").split()  # fmt: skip
     zone = moment.strftime("%Z") or "local time"
-    return f"{moment.day} {months[moment.month - 1]} {moment.year}, {moment:%H:%M} {zone}"
+    return f"{moment.day} {month_name[moment.month]} {moment.year}, {moment:%H:%M} {zone}"
 
 
 def cautions(notebook: Notebook) -> list[str]:

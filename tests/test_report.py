@@ -1,0 +1,401 @@
+"""The page, notebook.md and their figures, from synthetic result trees."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from result_trees import make_page, make_results
+from scratchbook.cam import write_drift
+from scratchbook.comparison import compare, write_comparison
+from scratchbook.report import write_chapter, write_page
+from scratchbook.report.architecture import layer_diff, setting_diff, shorthand, summary_table
+from scratchbook.report.html import embedded_json, rule_inputs
+from scratchbook.report.markdown import escape
+
+TEMPLATES = Path(__file__).parents[1] / "report"
+VOID = {"meta", "br", "img", "link", "input", "hr", "area", "base", "col", "embed", "source", "wbr"}
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "</script><img src=x onerror=alert(1)>",
+    "{{ 7 * 7 }} {% raw %}",
+    "[click](javascript:alert(1)) <javascript:alert(1)>",
+    "\u202eright to left\u202c \u200f",
+    "x" * 10_000,
+    "👩‍🔬 數據 🧪",
+    "# heading\n> quote\n- list\n1. one\n```\nfence\n***\n\n    code | table",
+    '"quoted" & <b>bold</b> ${x} `tick` **star** _under_ \\ ~~gone~~',
+    "a\x00b\x0bc",
+]
+
+
+def make_cam(folder: Path, *, seed: int = 0):
+    """cam.h5 and drift.csv of one run: 4 epochs, 2 images on a 5×5 grid."""
+    classes = ("circle", "square", "triangle")
+    rng = np.random.default_rng(seed)
+    with h5py.File(folder / "cam.h5", "w") as file:
+        file["maps"] = rng.normal(size=(4, 2, 5, 5)).astype(np.float32)
+        file["epochs"] = [0, 1, 3, 8]
+        file["images"] = [0, 1]
+        file["labels"] = [0, 1]
+        file["probability"] = rng.dirichlet(np.ones(len(classes)), (4, 2)).astype(np.float32)
+        file["names"] = ["one.png", "two.png"]
+        file.attrs.update(
+            layer="conv2d", method="gradcam", target="label", grid="[5, 5]",
+            input_size="[8, 8]", class_names=json.dumps(classes), flags='["GRID-TOO-SMALL"]',
+        )  # fmt: skip
+    write_drift(folder / "cam.h5", folder / "drift.csv")
+
+
+def make_data(results: Path, n: int = 750) -> None:
+    (results / "data").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    with h5py.File(results / "data" / "shapes.h5", "w") as file:
+        file["images"] = rng.integers(0, 256, (n, 8, 8, 3), dtype=np.uint8)
+        file["names"] = [f"image-{i}.png" for i in range(n)]
+        file.attrs.update(title="Shapes", source="made up", sha256="ab" * 32, notes="[]",
+                          duplicates="[]")  # fmt: skip
+
+
+def make_all(results: Path, page: dict[str, Any], **more: Any) -> None:
+    make_results(results, page, **more)
+    write_comparison(compare(page, results, resamples=50), results / page["name"])
+
+
+def render(page: dict[str, Any], results: Path, **more: Any) -> str:
+    write_chapter(page, results, results / page["name"])
+    output = results / "report.html"
+    write_page([page], results, TEMPLATES, output, "snakemake --cores 2", **more)
+    return output.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A notebook with nothing missing: the page as text, its results and its HTML."""
+    results = tmp_path_factory.mktemp("whole") / "results"
+    page = make_page()
+    make_data(results)
+    make_all(results, page)
+    for experiment in page["experiments"]:
+        for seed in page["seeds"]:
+            make_cam(results / "shapes" / experiment["name"] / f"seed{seed}", seed=seed)
+    html = render(
+        page,
+        results,
+        config={"config/config.yaml": "a: 1\n\n\nb: <2>\n"},
+        requirements="keras==3.15.1\n",
+        rule_graph='digraph {\n0[label = "all"];\n1[label = "train"];\n1 -> 0\n}',
+    )
+    return page, results, html
+
+
+class Elements(HTMLParser):
+    """Start tags with their attributes, and whether every element that opens is closed."""
+
+    def __init__(self, html: str):
+        super().__init__(convert_charrefs=True)
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_the_page_names_nothing_outside_itself(whole):
+    elements = Elements(whole[2]).found
+    for tag, attributes in elements:
+        for key in ("src", "href", "xlink:href", "action", "data", "poster", "srcset"):
+            link = attributes.get(key) or "#"
+            assert link.startswith(("#", "data:image/")), (tag, key, link)
+    assert "http-equiv" in str(elements)
+    assert "@import" not in whole[2]
+    assert "url(http" not in whole[2]
+
+
+def test_a_strict_policy_lets_pass_only_our_own_style_and_script(whole):
+    elements = Elements(whole[2])
+    policy = next(a["content"] for _, a in elements.found if "http-equiv" in a)
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert not [a for _, a in elements.found if "style" in a]
+    assert not [key for _, a in elements.found for key in a if key.startswith("on")]
+
+
+def test_every_id_is_unique_and_every_link_inside_leads_somewhere(whole):
+    elements = Elements(whole[2])
+    assert elements.open == []
+    ids = [a["id"] for _, a in elements.found if "id" in a]
+    assert len(ids) == len(set(ids))
+    links = [a.get(key) for _, a in elements.found for key in ("href", "xlink:href")]
+    links += [f"#{a['aria-labelledby']}" for _, a in elements.found if "aria-labelledby" in a]
+    missing = {link for link in links if link and link.startswith("#") and link[1:] not in ids}
+    assert missing == set()
+    drawn = set(re.findall(r"url\(#([^)]*)\)", whole[2]))
+    assert drawn <= set(ids)
+
+
+def test_every_figure_has_an_alternative_text_with_its_numbers(whole):
+    _, results, html = whole
+    drawings = [a for tag, a in Elements(html).found if tag == "svg"]
+    assert len(drawings) > 10
+    for attributes in drawings:
+        assert attributes["role"] == "img"
+        assert re.search(r"\d", attributes["aria-label"])
+    metrics = json.loads((results / "shapes/train1/seed0/metrics.json").read_text())
+    assert f"calibration error {metrics['splits']['test']['ece']:.3f}" in html
+
+
+def test_the_page_shows_each_measured_figure_of_its_runs(whole):
+    page, results, html = whole
+    text = Elements(html).text
+    for experiment in page["experiments"]:
+        for seed in page["seeds"]:
+            folder = results / "shapes" / experiment["name"] / f"seed{seed}"
+            metrics = json.loads((folder / "metrics.json").read_text())
+            for split in ("train", "validation", "test"):
+                assert f"{100 * metrics['splits'][split]['accuracy']['value']:.1f}" in text
+    for word in ("differs from recorded", "GRID-TOO-SMALL", "snakemake --cores 2", "keras==3.15.1",
+                 "b: <2>", "a: 1\n\n\nb"):  # fmt: skip
+        assert word in text
+
+
+def test_the_embedded_data_are_the_compare_table(whole):
+    _, results, html = whole
+    data = re.search(r'<script type="application/json"[^>]*>(.*?)</script>', html, re.DOTALL)
+    notebook = json.loads(data.group(1))["notebooks"][0]
+    table = (results / "shapes" / "compare.csv").read_text()
+    assert [row["experiment"] for row in notebook["experiments"]] == [
+        line.split(",")[0] for line in table.splitlines()[1:]
+    ]
+    assert notebook["key_results"][0]["status"] == "differs from recorded"
+
+
+def test_the_same_files_give_the_same_bytes(whole, tmp_path):
+    page, results, _ = whole
+    first, second = tmp_path / "one", tmp_path / "two"
+    for output in (first, second):
+        write_chapter(page, results, output)
+    names = sorted(path.name for path in (first / "figures").iterdir())
+    assert names == sorted(path.name for path in (second / "figures").iterdir())
+    for path in [Path("notebook.md"), *(Path("figures") / name for name in names)]:
+        assert (first / path).read_bytes() == (second / path).read_bytes()
+
+
+def test_a_figure_of_an_experiment_that_is_gone_is_removed(whole, tmp_path):
+    page, results, _ = whole
+    old = tmp_path / "figures" / "gone-accuracy.svg"
+    old.parent.mkdir()
+    old.write_text("<svg/>")
+    write_chapter(page, results, tmp_path)
+    assert not old.exists()
+    assert (tmp_path / "figures" / "train1-accuracy.svg").exists()
+
+
+def test_two_notebooks_in_one_page_share_no_id(whole, tmp_path):
+    page, results, _ = whole
+    other = make_page("others")
+    copy = tmp_path / "results"
+    shutil.copytree(results, copy)
+    make_all(copy, other)
+    write_chapter(other, copy, copy / "others")
+    write_page([page, other], copy, TEMPLATES, copy / "report.html", "snakemake")
+    ids = [a["id"] for _, a in Elements((copy / "report.html").read_text()).found if "id" in a]
+    assert {"shapes", "others", "others--train1"} <= set(ids)
+    assert len(ids) == len(set(ids))
+
+
+def test_a_page_with_nothing_run_yet_says_so(tmp_path):
+    page = make_page()
+    html = render(page, tmp_path)
+    text = Elements(html).text
+    assert "This page is incomplete" in text
+    assert "seed 1 is missing" in text
+    assert "No run of this experiment is here yet" in text
+    assert "No run of this experiment is here yet" in (tmp_path / "shapes/notebook.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("broken", "content"),
+    [("run.json", "{"), ("history.csv", ""), ("metrics.json", "nonsense"), ("predictions.h5", ""),
+     ("cam.h5", "no"), ("drift.csv", "")],
+)  # fmt: skip
+def test_one_broken_file_spoils_no_page(tmp_path, broken, content):
+    page = make_page(experiments=("train1", "train2"), seeds=(0,))
+    make_all(tmp_path, page)
+    folder = tmp_path / "shapes/train1/seed0"
+    make_cam(folder)
+    (folder / broken).write_text(content)
+    text = Elements(render(page, tmp_path)).text
+    assert "train 2" in text
+    if broken in ("run.json", "history.csv", "metrics.json"):
+        assert "incomplete" in text
+
+
+def test_a_run_without_validation_images_shows_its_test_figures_and_says_how_chosen(tmp_path):
+    page = make_page(experiments=("train1", "train2"), seeds=(0,), metric="val_accuracy")
+    for experiment in page["experiments"]:
+        experiment["spec"]["validation"] = "test"
+    make_all(tmp_path, page)
+    text = Elements(render(page, tmp_path)).text
+    assert "CHERRY-PICKED" in text
+    assert "Learning curves: train dashed, test solid" in text
+
+
+def test_more_than_twenty_classes_are_drawn_and_their_worst_pairs_listed(tmp_path):
+    classes = tuple(f"class {i}" for i in range(24))
+    page = make_page(experiments=("train1", "train2"), seeds=(0,))
+    make_all(tmp_path, page, classes=classes)
+    html = render(page, tmp_path)
+    assert "most confused pairs" in html
+    assert "Confusion matrix of 24 classes" in html
+    assert (tmp_path / "shapes/figures/train1-confusion.svg").exists()
+
+
+def test_hostile_text_in_every_field_comes_out_as_text(tmp_path):
+    every = " ".join(HOSTILE)
+    page = make_page(experiments=("train1",), seeds=(0,), goal=every, title=every, notes=HOSTILE)
+    page["key_results"] = [{"text": re.sub(r"[{}]", "", text)} for text in HOSTILE]
+    page["experiments"][0] |= {"title": every, "notes": HOSTILE}
+    make_all(tmp_path, page)
+    elements = Elements(render(page, tmp_path, config={every: every}))
+    for text in HOSTILE:
+        assert text.replace("\x00", "\ufffd") in elements.text.replace("\x00", "\ufffd")
+    assert [tag for tag, _ in elements.found].count("script") == 2
+    assert not [tag for tag, _ in elements.found if tag == "img"]
+    assert not [a for _, a in elements.found if "javascript:" in (a.get("href") or "")]
+
+    html = MarkdownIt("gfm-like", {"html": True, "linkify": False}).render(
+        (tmp_path / "shapes" / "notebook.md").read_text(encoding="utf-8")
+    )
+    parsed = Elements(html)
+    assert not {tag for tag, _ in parsed.found} & {"script", "a", "del"}
+    assert [tag for tag, _ in parsed.found].count("h1") == 1
+    assert all(a["src"].startswith("figures/") for tag, a in parsed.found if tag == "img")
+
+
+@given(st.text(max_size=60))
+def test_escaped_text_reads_in_markdown_as_it_was_written(text):
+    # U+0085 and the like are spaces to Python and text to CommonMark: compare without spaces.
+    markdown = "> " + escape(text.replace("\n", " "))
+    html = MarkdownIt("gfm-like", {"html": True, "linkify": False}).render(markdown)
+    shown = Elements(html)
+    assert {tag for tag, _ in shown.found} <= {"blockquote", "p"}
+    kept = "".join(c for c in text if c.isprintable() and not c.isspace())
+    assert "".join(shown.text.split()) == "".join(kept.split())
+
+
+@given(st.text())
+def test_embedded_json_cannot_end_its_element(text):
+    data = embedded_json({"text": text})
+    assert not set("<>&") & set(data)
+    assert json.loads(data)["text"] == text
+
+
+SEED_TABLE = """\
+Layer (type)                 Output Shape              Param #
+=================================================================
+conv2d_1 (Conv2D)            (None, 30, 30, 32)        896
+_________________________________________________________________
+max_pooling2d_1 (MaxPooling2 (None, 14, 14, 64)        0
+_________________________________________________________________
+predictions (Dense)          (None, 10)                650
+=================================================================
+Total params: 1,602,058
+Trainable params: 1,602,058
+Non-trainable params: 0"""  # without the spaces at the ends of its lines
+
+
+def test_the_layer_table_is_the_seeds_own_to_the_character():
+    rows = [
+        ("conv2d_1", "Conv2D", [None, 30, 30, 32], 896),
+        ("max_pooling2d_1", "MaxPooling2D", [None, 14, 14, 64], 0),
+        ("predictions", "Dense", [None, 10], 650),
+    ]
+    keys = ("name", "class_name", "output_shape", "parameters")
+    layers = [dict(zip(keys, row, strict=True)) for row in rows]
+    parameters = {"total": 1602058, "trainable": 1602058, "non_trainable": 0}
+    lines = summary_table(layers, parameters).split("\n")
+    assert "\n".join(line.rstrip() for line in lines) == SEED_TABLE
+    assert {len(line) for line in lines[:-3]} == {65}
+
+
+def _layer(kind: str, shape: list[int], **config: Any) -> dict[str, Any]:
+    return {"name": kind.lower(), "class_name": kind, "output_shape": [None, *shape],
+            "parameters": 1, "config": config}  # fmt: skip
+
+
+def test_the_shorthand_names_convolutions_by_their_map_and_dense_layers_by_their_units():
+    layers = [
+        _layer("Conv2D", [32, 32, 32]),
+        _layer("Conv2D", [32, 32, 64]),
+        _layer("MaxPooling2D", [16, 16, 64]),
+        _layer("Conv2D", [16, 16, 128]),
+        _layer("BatchNormalization", [16, 16, 128]),
+        _layer("Flatten", [32768]) | {"parameters": 0},
+        _layer("Dense", [1024], units=1024),
+        _layer("Dense", [1024], units=1024),
+        _layer("Dense", [10], units=10, activation="softmax"),
+    ]
+    assert shorthand(layers) == "conv32×2 + conv16 + fc1024×2 + softmax"
+
+
+def test_an_added_layer_moves_no_other_out_of_line():
+    before = [_layer("Conv2D", [], filters=8), _layer("Flatten", []), _layer("Dense", [], units=2)]
+    after = [before[0], _layer("Dropout", [], rate=0.5), before[1], _layer("Dense", [], units=4)]
+    assert [mark for mark, _, _ in layer_diff(before, after)] == ["=", "+", "=", "~"]
+    assert layer_diff(after, before)[1] == ("−", "Dropout(rate=0.5)", "")
+
+
+def test_the_setting_diff_shows_only_what_differs():
+    before = {"batch_size": 32, "epochs": 5, "optimizer": {"class_name": "Adam", "config": {}}}
+    assert setting_diff(before, before | {"epochs": 9}) == [("epochs", "5", "9")]
+
+
+def test_rules_are_listed_after_those_they_read():
+    dot = """digraph snakemake_dag {
+        0[label = "all", color = "0.1"];
+        1[label = "report"];
+        2[label = "train"];
+        1 -> 0
+        2 -> 1
+    }"""
+    assert rule_inputs(dot) == [("train", []), ("report", ["train"]), ("all", ["report"])]
+
+
+def test_notebook_md_has_the_form_of_the_seeds(whole):
+    text = (whole[1] / "shapes" / "notebook.md").read_text(encoding="utf-8")
+    lines = text.splitlines()
+    assert lines[0] == "# Goal: Which net tells the shapes apart?"
+    assert "## Key results" in lines
+    assert "## train 1 - a net" in lines
+    assert "### id: `shapes-1030`" in lines
+    assert "### results" in lines
+    assert "> note on train1" in lines
+    assert any(re.match(r"> weights: `.*\.weights\.h5`", line) for line in lines)
+    for link in re.findall(r"\]\((figures/[^)]*)\)", text):
+        assert (whole[1] / "shapes" / link).exists()
