@@ -159,10 +159,13 @@ def satterthwaite(
     """Degrees of freedom of the sum of two variances (Satterthwaite 1946).
 
     `seed_parts` are the variances between seeds, before the images' share is taken off, each with
-    its own degrees of freedom; inf where nothing varies.
+    its own degrees of freedom; inf where nothing is known of the seeds, as for images alone.
     """
+    known = [(variance, degrees) for variance, degrees in seed_parts if degrees]
+    if not known:
+        return np.inf
     uncertain = image_variance**2 / max(images - 1, 1)
-    uncertain += sum(variance**2 / degrees for variance, degrees in seed_parts if degrees)
+    uncertain += sum(variance**2 / degrees for variance, degrees in known)
     return (image_variance + seed_variance) ** 2 / uncertain if uncertain else np.inf
 
 

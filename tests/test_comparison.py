@@ -1,0 +1,514 @@
+"""Comparisons against independent computations, by simulation, and as tables a reader gets."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
+from statsmodels.stats.multitest import multipletests
+
+from result_trees import make_page, make_results, make_spec
+from scratchbook.comparison import (
+    changes,
+    compare,
+    latex,
+    markdown,
+    resolve_claim,
+    write_comparison,
+)
+from scratchbook.comparison.statistics import (
+    accuracies_interval,
+    accuracy_interval,
+    bca_interval,
+    detectable,
+    difference,
+    difference_p,
+    holm,
+    images_needed,
+    mcnemar,
+    seed_spreads,
+    summarise,
+)
+from scratchbook.comparison.verdict import verdict
+from scratchbook.config.errors import ScratchbookError
+from scratchbook.evaluation import wilson
+
+
+def simulate(
+    rng: np.random.Generator, seeds: int, images: int, spread: float, skill: list[float]
+) -> list[np.ndarray]:
+    """Right answers of nets that share hard images, each bool (seeds, images).
+
+    An answer is right where image, seed and chance together, all normal, stay below `skill`.
+    """
+    hard = rng.standard_normal(images)
+    return [
+        math.sqrt(0.7) * hard + math.sqrt(0.3) * rng.standard_normal((seeds, images))
+        < one + spread * rng.standard_normal((seeds, 1))
+        for one in skill
+    ]
+
+
+def true_accuracy(skill: float, spread: float) -> float:
+    return float(stats.norm.cdf(skill / math.sqrt(1 + spread**2)))
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    make_results(tmp_path, make_page())
+    return tmp_path
+
+
+# statistics
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_agrees_with_statsmodels(p: list[float]) -> None:
+    np.testing.assert_allclose(holm(np.array(p)), multipletests(p, method="holm")[1])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000))
+def test_mcnemar_agrees_with_statsmodels(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    first, second = rng.random((2, 1, 50)) < rng.random((2, 1, 1))
+    both = (first & second).sum(), (first & ~second).sum()
+    neither = (~first & second).sum(), (~first & ~second).sum()
+    expected = statsmodels_mcnemar([both, neither], exact=True).pvalue
+    assert mcnemar(*summarise([first, second])) == pytest.approx(expected)
+
+
+def test_bca_interval_agrees_with_scipy_for_one_seed() -> None:
+    first, second = simulate(np.random.default_rng(3), 1, 400, 0, [0.8, 1.0])
+    off = second[0].astype(float) - first[0]
+    expected = stats.bootstrap(
+        (off,), np.mean, method="BCa", n_resamples=9999, rng=np.random.default_rng(0)
+    ).confidence_interval
+    found = difference(*summarise([first, second]))
+    low, high = bca_interval(found, np.random.default_rng(0), 9999)
+    # one image more or less, and the resampling's own noise
+    assert low == pytest.approx(expected.low, abs=0.004)
+    assert high == pytest.approx(expected.high, abs=0.004)
+
+
+def test_seed_variance_is_that_of_a_two_way_analysis_of_variance() -> None:
+    answers = simulate(np.random.default_rng(0), 4, 300, 0.3, [0.5])[0].astype(float)
+    seeds, images = answers.shape
+    off = answers - answers.mean(axis=1, keepdims=True) - answers.mean(axis=0) + answers.mean()
+    residual = (off**2).sum() / ((seeds - 1) * (images - 1))
+    between = images * answers.mean(axis=1).var(ddof=1)
+    expected = (between - residual) / images / seeds  # of the mean over the seeds
+    assert summarise([answers.astype(bool)])[0].seed_variance == pytest.approx(expected)
+
+
+def test_p_of_one_paired_difference_is_the_t_test_where_only_images_vary() -> None:
+    answers = simulate(np.random.default_rng(8), 2, 300, 0, [0.5, 0.6])
+    same = [np.stack([one[0], one[0]]) for one in answers]  # two seeds that agree
+    found = difference(*summarise(same))
+    expected = stats.ttest_rel(same[1][0].astype(float), same[0][0].astype(float)).pvalue
+    assert difference_p(found) == pytest.approx(expected)
+
+
+def test_interval_of_one_seed_is_wilsons() -> None:
+    answers = simulate(np.random.default_rng(2), 1, 200, 0, [0.5])[0]
+    np.testing.assert_allclose(
+        accuracy_interval(summarise([answers])[0]), wilson(answers.mean(), 200)
+    )
+
+
+def test_an_experiment_with_wild_seeds_keeps_its_own_variance() -> None:
+    calm = [[0.80, 0.81, 0.805], [0.82, 0.815, 0.81], [0.79, 0.80, 0.795]]
+    spreads = seed_spreads([*calm, [0.2, 0.8, 0.5], [0.8]])
+    assert [one.shared for one in spreads] == [True, True, True, False, True]
+    assert spreads[3].variance == pytest.approx(np.var([0.2, 0.8, 0.5], ddof=1))
+    assert spreads[0].variance == pytest.approx(np.mean([np.var(x, ddof=1) for x in calm]))
+    assert spreads[4].degrees == 6  # one seed alone borrows the others'
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    seed=st.integers(0, 9999),
+    seeds=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    images=st.integers(1, 60),
+)
+def test_a_difference_is_inside_its_interval_and_turns_with_its_sides(
+    seed: int, seeds: tuple[int, int], images: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    answers = [rng.random((count, images)) < rng.random() for count in seeds]
+    first, second = summarise(answers)
+    found, turned = difference(first, second), difference(second, first)
+    assert found.value == pytest.approx(answers[1].mean() - answers[0].mean())
+    assert turned.value == pytest.approx(-found.value)
+    assert difference_p(turned) == pytest.approx(difference_p(found))
+    low, high = bca_interval(found, np.random.default_rng(seed), 500)
+    assert -1 <= low <= found.value + 1e-9
+    assert found.value - 1e-9 <= high <= 1
+    assert 0 <= mcnemar(first, second) <= 1
+    assert detectable(found) > 0
+
+
+def test_the_same_seed_gives_the_same_interval() -> None:
+    found = difference(*summarise(simulate(np.random.default_rng(0), 2, 200, 0.1, [0.5, 0.7])))
+    one = bca_interval(found, np.random.default_rng(1), 1000)
+    assert one == bca_interval(found, np.random.default_rng(1), 1000)
+    assert one != bca_interval(found, np.random.default_rng(2), 1000)
+
+
+def test_images_needed_shows_the_difference_it_was_computed_for() -> None:
+    found = difference(*summarise(simulate(np.random.default_rng(0), 1, 500, 0, [0.5, 0.52])))
+    share = images_needed(found) / found.images
+    assert detectable(found) / math.sqrt(share) == pytest.approx(abs(found.value))
+
+
+def test_a_difference_of_the_detectable_size_is_found_four_times_in_five() -> None:
+    rng = np.random.default_rng(0)
+    shown = []
+    for _ in range(400):
+        answers = summarise(simulate(rng, 1, 1000, 0, [0.84, 1.0]))
+        found = difference(*answers)
+        truth = true_accuracy(1.0, 0) - true_accuracy(0.84, 0)
+        power = stats.norm.cdf(truth / math.sqrt(found.image_variance) - 1.96)
+        shown.append((mcnemar(*answers) < 0.05, power))
+    found_share, expected = np.mean(shown, axis=0)
+    assert found_share == pytest.approx(expected, abs=0.06)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("seeds", "spread"), [(1, 0.0), (2, 0.05), (2, 0.15), (3, 0.05), (3, 0.15), (5, 0.05)]
+)
+def test_intervals_cover_the_truth_as_often_as_they_say(seeds: int, spread: float) -> None:
+    """2,000 notebooks of three experiments, 500 test images; spread 0.05 is 1.4 points a seed."""
+    rng = np.random.default_rng([seeds, round(spread * 100)])
+    skill = [0.84, 0.84, 1.0]
+    truth = [true_accuracy(one, spread) for one in skill]
+    paired, single, false = [], [], []
+    for _ in range(2000):
+        answers = summarise(simulate(rng, seeds, 500, spread, skill))
+        for one, right in zip(answers, truth, strict=True):
+            low, high = accuracy_interval(one)
+            single.append(low <= right <= high)
+        for i, j in ((0, 1), (1, 2)):
+            found = difference(answers[i], answers[j])
+            low, high = bca_interval(found, rng, 2000)
+            paired.append(low <= truth[j] - truth[i] <= high)
+            if i == 0:
+                known = found.seeds_known
+                p = difference_p(found) if known else mcnemar(answers[0], answers[1])
+                false.append(p < 0.05 and (low > 0 or high < 0))
+    assert 0.93 <= np.mean(paired) <= 0.975
+    assert 0.93 <= np.mean(single) <= 0.975
+    # 5 %, and two standard errors of 2,000 simulated notebooks
+    assert np.mean(false) <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 2000)
+
+
+@pytest.mark.long
+def test_intervals_from_the_seeds_accuracies_alone_are_not_too_narrow() -> None:
+    rng = np.random.default_rng(4)
+    covered = []
+    for _ in range(1000):
+        answers = simulate(rng, 3, 500, 0.05, [0.84, 0.84, 1.0])
+        values = [one.mean(axis=1) for one in answers]
+        low, high = accuracies_interval(values[0], 500, seed_spreads(values)[0])
+        covered.append(low <= true_accuracy(0.84, 0.05) <= high)
+    assert np.mean(covered) >= 0.93
+
+
+@pytest.mark.long
+def test_identical_experiments_in_a_notebook_get_no_verdict_19_times_in_20() -> None:
+    """Five equal experiments, three seeds: one false "better" among ten pairs is a failure."""
+    rng = np.random.default_rng(11)
+    failures = 0
+    for _ in range(1000):
+        answers = summarise(simulate(rng, 3, 300, 0.05, [0.84] * 5))
+        pairs = [(a, b) for i, a in enumerate(answers) for b in answers[:i]]
+        p = np.array([difference_p(difference(a, b)) for a, b in pairs])
+        failures += bool((holm(p) < 0.05).any())
+    assert failures / 1000 <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 1000)
+
+
+# verdicts
+
+
+def say(difference: float, low: float, high: float, p: float, **changed: object) -> str:
+    settings_ = {"images": 1000, "seeds": 2, "seeds_covered": True, "needed": 8734.0} | changed
+    return verdict("train1", "train2", difference, low, high, p, **settings_)  # type: ignore[arg-type]
+
+
+def test_verdicts_read_as_plain_sentences() -> None:
+    assert say(0.041, 0.029, 0.053, 0.001) == "train2 is better: +4.1 points [2.9, 5.3]"
+    assert say(-0.041, -0.053, -0.029, 0.001) == "train1 is better: +4.1 points [2.9, 5.3]"
+    assert say(0.007, -0.01, 0.02, 0.5) == (
+        "no difference that 1,000 images and 2 seeds could show; about 8,800 images would be needed"
+    )
+    assert "more seeds are needed" in say(0.007, -0.01, 0.02, 0.5, needed=math.inf)
+    assert "among 10 comparisons" in say(0.02, 0.001, 0.04, 0.3, comparisons=10)
+    assert "it may be the seed" in say(0.041, 0.029, 0.053, 0.001, seeds=1, seeds_covered=False)
+    assert "one of them has no result" in say(math.nan, math.nan, math.nan, math.nan)
+
+
+@given(st.floats(-1, 1), st.floats(0, 0.5), st.floats(0, 0.5), st.floats(0, 1), st.floats(1, 1e9))
+def test_a_verdict_claims_a_winner_only_where_interval_and_p_both_do(
+    value: float, below: float, above: float, p: float, needed: float
+) -> None:
+    low, high = value - below, value + above
+    said = say(value, low, high, p, needed=needed)
+    assert (" is better:" in said) == ((low > 0 or high < 0) and p < 0.05)
+
+
+# tables
+
+
+def test_a_row_is_the_mean_over_its_seeds_with_every_value(tree: Path) -> None:
+    found = compare(make_page(), tree)
+    row = found.rows.set_index("experiment").loc["train2"]
+    values = [
+        json.loads((tree / f"shapes/train2/seed{seed}/metrics.json").read_text())["splits"]["test"]
+        for seed in (0, 1)
+    ]
+    measured = [one["accuracy"]["value"] for one in values]
+    assert row["test_accuracy"] == pytest.approx(np.mean(measured))
+    assert [float(x) for x in row["test_accuracy_values"].split(";")] == pytest.approx(measured)
+    assert row["seeds"] == 2
+    assert row["test_accuracy_low"] < row["test_accuracy"] < row["test_accuracy_high"]
+    assert row["interval_covers"] == "images and seeds"
+    assert row["gap"] == pytest.approx(row["train_accuracy"] - row["val_accuracy"])
+    assert row["changes"] == "optimizer: Adam: learning_rate 0.01 → 0.005"
+    assert row["recorded_difference"] == pytest.approx(row["val_accuracy"] - 0.75)
+    assert row["id"] == "shapes-1030"
+
+
+def test_rows_are_sorted_by_the_metric_and_compared_with_the_baseline(tree: Path) -> None:
+    found = compare(make_page(baseline="train2"), tree)
+    rows = found.rows.set_index("experiment")
+    assert found.rows["test_accuracy"].is_monotonic_decreasing
+    assert math.isnan(rows.loc["train2", "baseline_difference"])
+    for name in ("train1", "train3"):
+        row = rows.loc[name]
+        gain = row["test_accuracy"] - rows.loc["train2", "test_accuracy"]
+        assert row["baseline_difference"] == pytest.approx(gain)
+        assert row["baseline_difference_low"] <= gain <= row["baseline_difference_high"]
+
+
+def test_every_pair_has_a_row_with_what_it_was_measured_on(tree: Path) -> None:
+    pairs = compare(make_page(), tree).pairs
+    assert list(zip(pairs["first"], pairs["second"], strict=True)) == [
+        ("train1", "train2"),
+        ("train1", "train3"),
+        ("train2", "train3"),
+    ]
+    assert set(pairs["images"]) == {200}
+    gain = (pairs["only_second"] - pairs["only_first"]) / pairs["images"]
+    np.testing.assert_allclose(gain, pairs["difference"])
+    assert (pairs["p_holm"] >= pairs["p"]).all()
+
+
+def test_nets_that_answer_alike_tie_and_a_worse_one_does_not(tmp_path: Path) -> None:
+    page = make_page(seeds=(0,))
+    make_results(tmp_path, page, accuracy={"train1": 0.8, "train2": 0.8, "train3": 0.3})
+    shutil.copytree(
+        tmp_path / "shapes/train1/seed0", tmp_path / "shapes/train2/seed0", dirs_exist_ok=True
+    )
+    found = compare(page, tmp_path)
+    assert dict(zip(found.rows["experiment"], found.rows["tie"], strict=True)) == {
+        "train1": True,
+        "train2": True,
+        "train3": False,
+    }
+    assert found.pairs["verdict"][0].startswith("no difference: train1 and train2 got equally many")
+    assert found.rows["interval_covers"][0] == "images (one seed)"
+
+
+def test_missing_and_failed_runs_leave_rows_that_say_so(tree: Path) -> None:
+    shutil.rmtree(tree / "shapes/train1")
+    (tree / "shapes/train2/seed1/metrics.json").unlink()
+    with h5py.File(tree / "shapes/train3/seed0/predictions.h5", "r+") as file:
+        file["best/test/logits"][5] = np.nan
+    found = compare(make_page(), tree)
+    status = found.rows.set_index("experiment")["status"]
+    assert status["train1"].startswith("failed: seed 0 was not trained (no run.json); seed 1")
+    assert status["train2"] == "incomplete: seed 1 was not evaluated (no metrics.json)"
+    assert "1 of 200 images are NaN" in status["train3"]
+    assert len(found.pairs) == 1
+    assert found.rows["experiment"].iloc[-1] == "train1"
+    assert "train1" in markdown(found)
+
+
+def test_a_notebook_without_any_run_is_still_a_table(tmp_path: Path) -> None:
+    found = compare(make_page(), tmp_path)
+    assert len(found.rows) == 3
+    assert found.pairs.empty
+    write_comparison(found, tmp_path)
+
+
+def test_runs_measured_on_different_images_are_refused_and_both_named(tmp_path: Path) -> None:
+    page = make_page()
+    make_results(tmp_path, page)
+    other = tmp_path / "other"
+    make_results(other, page, counts={"test": 150})
+    shutil.rmtree(tmp_path / "shapes/train2")
+    shutil.copytree(other / "shapes/train2", tmp_path / "shapes/train2")
+    message = r"train1/seed0 and train2/seed0 .*200 and 150 images"
+    with pytest.raises(ScratchbookError, match=message):
+        compare(page, tmp_path)
+
+
+def test_images_in_another_order_are_the_same_images(tree: Path) -> None:
+    before = compare(make_page(), tree)
+    with h5py.File(tree / "shapes/train2/seed0/predictions.h5", "r+") as file:
+        group = file["best/test"]
+        for name in ("logits", "labels", "index"):
+            group[name][...] = group[name][...][::-1]
+    pd.testing.assert_frame_equal(compare(make_page(), tree).pairs, before.pairs)
+
+
+def test_val_accuracy_is_the_test_split_where_the_page_chose_on_it(tmp_path: Path) -> None:
+    page = make_page(metric="val_accuracy")
+    for one in page["experiments"]:
+        one["spec"] = make_spec("shapes", one["name"], validation="test")
+    make_results(tmp_path, page)
+    found = compare(page, tmp_path)
+    assert found.split == "test"
+    np.testing.assert_array_equal(found.rows["val_accuracy"], found.rows["test_accuracy"])
+
+
+def test_more_than_fifty_experiments_are_compared_with_the_baseline_only(tmp_path: Path) -> None:
+    names = tuple(f"t{i:02}" for i in range(52))
+    make_results(tmp_path, make_page(experiments=names[:2], seeds=(0,)))
+    for name in names[2:]:
+        shutil.copytree(tmp_path / "shapes/t01", tmp_path / f"shapes/{name}")
+    pairs = compare(make_page(experiments=names, seeds=(0,)), tmp_path, resamples=100).pairs
+    assert len(pairs) == 51
+    assert set(pairs["first"]) == {"t00"}
+
+
+def test_all_four_tables_are_written_and_the_csv_reads_back(tree: Path) -> None:
+    found = compare(make_page(), tree)
+    written = write_comparison(found, tree / "shapes")
+    assert [path.name for path in written] == [
+        "compare.csv",
+        "comparisons.csv",
+        "compare.md",
+        "compare.tex",
+    ]
+    back = pd.read_csv(written[0], keep_default_na=False, na_values=[""])
+    np.testing.assert_array_equal(back["test_accuracy"], found.rows["test_accuracy"])
+    assert list(back.columns) == list(found.rows.columns)
+
+
+def test_latex_and_markdown_escape_what_would_break_them(tree: Path) -> None:
+    found = compare(make_page(), tree)
+    rows = found.rows.copy()
+    rows.loc[0, "changes"] = "a|b 50% & _x_ → y"
+    edited = type(found)(
+        rows, found.pairs, found.metric, found.split, found.baseline, found.detectable
+    )
+    assert r"a|b 50\% \& \_x\_ $\rightarrow$ y" in latex(edited)
+    assert r"a\|b" in markdown(edited)
+    lines = markdown(edited).splitlines()
+    assert len(pd.read_csv(io.StringIO("\n".join(lines)), sep=r"(?<!\\)\|", engine="python")) == 4
+
+
+# changes
+
+
+def test_changes_name_keys_and_layers() -> None:
+    old = make_spec("n", "a")
+    new = make_spec(
+        "n",
+        "b",
+        layers=[
+            {"class_name": "Conv2D", "config": {"filters": 16, "kernel_size": 3}},
+            {"class_name": "Dropout", "config": {"rate": 0.5}},
+            *old["layers"][1:],
+        ],
+        optimizer={"class_name": "SGD", "config": {"learning_rate": 0.1}},
+        batch_size=64,
+        augment=[{"class_name": "RandomFlip", "config": {}}],
+    )
+    assert changes(old, new) == [
+        "− Conv2D(filters=8, kernel_size=3, activation=relu)",
+        "+ Conv2D(filters=16, kernel_size=3)",
+        "+ Dropout(rate=0.5)",
+        "augment: + RandomFlip",
+        "batch_size: 32 → 64",
+        "optimizer: Adam(learning_rate=0.01) → SGD(learning_rate=0.1)",
+    ]
+    assert changes(old, make_spec("n", "c")) == []
+
+
+def test_a_layer_with_other_arguments_is_one_change() -> None:
+    old = make_spec("n", "a")
+    wider = {"class_name": "Dense", "config": {"units": 5, "activation": "softmax", "name": "x"}}
+    new = make_spec("n", "b", layers=[*old["layers"][:2], wider])
+    assert changes(old, new) == ["Dense: units 3 → 5"]
+
+
+# claims
+
+
+def table(**values: float) -> pd.DataFrame:
+    return pd.DataFrame([{"experiment": "train2", "status": "complete", **values}])
+
+
+def test_a_claim_is_filled_in_and_agrees_within_rounding() -> None:
+    claim = resolve_claim("best {train2.val_accuracy:.2f}", table(val_accuracy=0.8261), 0.83)
+    assert (claim.text, claim.status) == ("best 0.83", "measured")
+
+
+def test_a_claim_that_differs_says_both_figures() -> None:
+    claim = resolve_claim("best {train2.val_accuracy:.2f}", table(val_accuracy=0.8245), 0.83)
+    assert (claim.status, claim.message) == (
+        "differs from recorded",
+        "recorded 0.83, measured 0.82",
+    )
+
+
+def test_a_percentage_is_held_against_a_recorded_fraction() -> None:
+    claim = resolve_claim("{train2.val_accuracy:.1%}", table(val_accuracy=0.8251), 0.825)
+    assert (claim.text, claim.status) == ("82.5%", "measured")
+
+
+def test_a_figure_that_no_run_measured_is_said_not_shown() -> None:
+    claim = resolve_claim("best {train2.val_accuracy:.2f}", table(val_accuracy=math.nan), 0.83)
+    assert claim.status == "not measured"
+    assert claim.text == "best not measured"
+
+
+def test_a_text_without_a_binding_is_unbound() -> None:
+    assert resolve_claim("best 0.83", table()).status == "unbound"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{train3.val_accuracy}", "train2"),
+        ("{train2.val_acuracy}", "val_accuracy"),
+        ("{train2.val_accuracy:.2x}", "number format"),
+        ("{train2}", "no binding"),
+    ],
+)
+def test_an_unusable_binding_is_named_with_what_would_do(text: str, expected: str) -> None:
+    with pytest.raises(ScratchbookError, match=expected):
+        resolve_claim(text, table(val_accuracy=0.5))
+
+
+@given(st.floats(0, 1), st.integers(1, 4))
+def test_a_figure_always_agrees_with_its_own_rounding(value: float, digits: int) -> None:
+    text = f"{{train2.val_accuracy:.{digits}f}}"
+    recorded = float(f"{value:.{digits}f}")
+    claim = resolve_claim(text, table(val_accuracy=value), recorded)
+    assert claim.status == "measured"

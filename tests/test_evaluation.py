@@ -1,0 +1,219 @@
+"""Every figure of metrics.json against an independent computation, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import entropy, mannwhitneyu
+from sklearn.metrics import log_loss, top_k_accuracy_score
+from statsmodels.stats.proportion import proportion_confint
+
+from result_trees import write_split
+from scratchbook.config.errors import ScratchbookError
+from scratchbook.evaluation import (
+    Split,
+    calibration,
+    evaluate,
+    evaluate_split,
+    wilson,
+    write_metrics,
+)
+
+
+def random_split(n: int, classes: int, seed: int = 0) -> Split:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, n)
+    logits = rng.normal(size=(n, classes))
+    logits[np.arange(n), labels] += 1
+    return Split(logits, labels, np.arange(n))
+
+
+def names(classes: int) -> list[str]:
+    return [f"class {i}" for i in range(classes)]
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    weight = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return weight / weight.sum(axis=1, keepdims=True)
+
+
+def write_predictions(path: Path, splits: dict[str, Split], classes: int) -> Path:
+    with h5py.File(path, "w") as file:
+        file.attrs["class_names"] = json.dumps(names(classes))
+        file.attrs["validation"] = "validation"
+        for when, epoch in (("best", 3), ("last", 5)):
+            group = file.create_group(when)
+            group.attrs["epoch"] = epoch
+            for split, one in splits.items():
+                write_split(group.create_group(split), one.logits, one.labels, one.index)
+    return path
+
+
+def test_four_images_worked_by_hand() -> None:
+    logits = np.log([[0.8, 0.2], [0.4, 0.6], [0.3, 0.7], [0.1, 0.9]])
+    found = evaluate_split(Split(logits, np.array([0, 0, 1, 1]), np.arange(4)), ["cat", "dog"])
+    assert found["accuracy"]["value"] == 0.75
+    assert found["confusion"] == [[1, 1], [0, 2]]
+    assert found["log_loss"] == pytest.approx(-np.log([0.8, 0.4, 0.7, 0.9]).mean())
+    assert found["brier"] == pytest.approx((0.2**2 + 0.6**2 + 0.3**2 + 0.1**2) / 4)
+    assert found["auroc"] == 1.0
+    assert found["macro_f1"] == pytest.approx((2 / 3 + 4 / 5) / 2)
+    dog = found["per_class"][1]
+    assert (dog["precision"], dog["recall"], dog["support"]) == (pytest.approx(2 / 3), 1.0, 2)
+    assert found["majority"] == {"class": "cat", "accuracy": 0.5}
+    assert found["prior_entropy"] == pytest.approx(np.log(2))
+
+
+def test_figures_agree_with_other_routes_to_them() -> None:
+    split = random_split(300, 12)
+    found = evaluate_split(split, names(12))
+    probability = softmax(split.logits)
+    every = np.arange(12)
+    confusion = np.array(found["confusion"])
+    hits = confusion.diagonal()
+    f1 = 2 * hits / (confusion.sum(axis=0) + confusion.sum(axis=1))
+    assert found["log_loss"] == pytest.approx(log_loss(split.labels, probability, labels=every))
+    squares = (probability - np.eye(12)[split.labels]) ** 2
+    assert found["brier"] == pytest.approx(squares.sum(axis=1).mean())
+    assert found["top5"]["value"] == pytest.approx(
+        top_k_accuracy_score(split.labels, split.logits, k=5, labels=every)
+    )
+    assert found["accuracy"]["value"] == pytest.approx(hits.sum() / confusion.sum())
+    assert found["macro_f1"] == pytest.approx(f1.mean())
+    assert found["prior_entropy"] == pytest.approx(entropy(confusion.sum(axis=1)))
+    assert found["chance"] == 1 / 12
+
+
+def test_auroc_is_the_share_of_pairs_ranked_right() -> None:
+    split = random_split(200, 2)
+    score = split.logits[:, 1] - split.logits[:, 0]
+    dogs, cats = score[split.labels == 1], score[split.labels == 0]
+    expected = mannwhitneyu(dogs, cats).statistic / (len(dogs) * len(cats))
+    assert evaluate_split(split, names(2))["auroc"] == pytest.approx(expected)
+
+
+def test_average_precision_is_the_mean_precision_at_each_hit() -> None:
+    split = random_split(100, 2)
+    order = np.argsort(split.logits[:, 0] - split.logits[:, 1])
+    hits = split.labels[order] == 1
+    at = np.cumsum(hits) / np.arange(1, 101)
+    found = evaluate_split(split, names(2))
+    assert found["average_precision"] == pytest.approx(at[hits].mean())
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 10), (10, 10), (7, 10), (8245, 10000)])
+def test_wilson_interval_agrees_with_statsmodels(successes: int, n: int) -> None:
+    expected = proportion_confint(successes, n, method="wilson")
+    np.testing.assert_allclose(wilson(successes / n, n), expected, atol=1e-12)
+
+
+def test_calibration_error_agrees_with_a_loop_over_the_bins() -> None:
+    rng = np.random.default_rng(1)
+    confidence, correct = rng.random(500), rng.random(500) < 0.6
+    expected = 0.0
+    for i in range(15):
+        inside = (confidence > i / 15) & (confidence <= (i + 1) / 15)
+        if inside.any():
+            expected += inside.mean() * abs(confidence[inside].mean() - correct[inside].mean())
+    found, bins = calibration(confidence, correct)
+    assert found == pytest.approx(expected)
+    assert sum(one["n"] for one in bins) == 500
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    n=st.integers(1, 40),
+    classes=st.integers(2, 13),
+    seed=st.integers(0, 99),
+    scale=st.floats(0, 50),
+)
+def test_figures_stay_in_their_ranges_and_ignore_the_order_of_the_images(
+    n: int, classes: int, seed: int, scale: float
+) -> None:
+    one = random_split(n, classes, seed)
+    split = Split(one.logits * scale, one.labels, one.index)
+    found = evaluate_split(split, names(classes))
+    for figure in ("macro_f1", "ece"):
+        assert 0 <= found[figure] <= 1
+    accuracy = found["accuracy"]
+    assert 0 <= accuracy["low"] <= accuracy["value"] <= accuracy["high"] <= 1
+    assert found["log_loss"] >= 0
+    assert np.sum(found["confusion"]) == n
+    turned = np.random.default_rng(seed).permutation(n)
+    again = evaluate_split(
+        Split(split.logits[turned], split.labels[turned], split.index[turned]), names(classes)
+    )
+    assert again["confusion"] == found["confusion"]
+    assert again["log_loss"] == pytest.approx(found["log_loss"])
+    json.dumps(found, allow_nan=False)
+
+
+def test_a_split_of_one_class_has_no_auroc_and_says_why() -> None:
+    split = random_split(20, 2)
+    found = evaluate_split(Split(split.logits, np.zeros(20, int), split.index), names(2))
+    assert found["auroc"] is None
+    assert found["undefined"]["auroc"] == "the split holds one class only"
+
+
+def test_best_and_last_epoch_are_both_reported(tmp_path: Path) -> None:
+    split = random_split(30, 3)
+    found = evaluate(write_predictions(tmp_path / "p.h5", {"train": split, "test": split}, 3))
+    assert (found["epoch"], found["last"]["epoch"]) == (3, 5)
+    assert list(found["splits"]) == ["train", "test"]
+    assert found["last"]["splits"]["test"]["accuracy"] == pytest.approx(
+        found["splits"]["test"]["accuracy"]["value"]
+    )
+
+
+def test_nan_logits_are_refused_with_how_many_and_where(tmp_path: Path) -> None:
+    split = random_split(30, 3)
+    split.logits[[4, 7], 1] = np.nan
+    path = write_predictions(tmp_path / "p.h5", {"test": split}, 3)
+    with pytest.raises(ScratchbookError, match=r"best/test.* 2 of 30 .*first: image 4"):
+        evaluate(path)
+
+
+def test_a_split_without_images_is_refused(tmp_path: Path) -> None:
+    path = write_predictions(tmp_path / "p.h5", {"test": random_split(0, 3)}, 3)
+    with pytest.raises(ScratchbookError, match="best/test holds no image"):
+        evaluate(path)
+
+
+def test_arrays_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    path = write_predictions(tmp_path / "p.h5", {"test": random_split(9, 4)}, 3)
+    with pytest.raises(ScratchbookError, match=r"logits \(9, 4\).* 3 class names"):
+        evaluate(path)
+
+
+@pytest.mark.parametrize("text", [None, b"not hdf5"])
+def test_a_missing_or_broken_file_is_named(tmp_path: Path, text: bytes | None) -> None:
+    path = tmp_path / "predictions.h5"
+    if text is not None:
+        path.write_bytes(text)
+    with pytest.raises(ScratchbookError, match=r"predictions\.h5"):
+        evaluate(path)
+
+
+def test_a_refused_run_leaves_the_old_metrics_and_nothing_else(tmp_path: Path) -> None:
+    split = random_split(9, 3)
+    output = tmp_path / "out" / "metrics.json"
+    write_metrics(write_predictions(tmp_path / "p.h5", {"test": split}, 3), output)
+    before = output.read_bytes()
+    split.logits[0, 0] = np.inf
+    with pytest.raises(ScratchbookError):
+        write_metrics(write_predictions(tmp_path / "p.h5", {"test": split}, 3), output)
+    assert output.read_bytes() == before
+    assert list(output.parent.iterdir()) == [output]
+
+
+def test_evaluation_does_not_import_tensorflow() -> None:
+    code = "import sys, scratchbook.evaluation; print({'tensorflow', 'keras'} & set(sys.modules))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
