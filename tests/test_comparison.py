@@ -133,7 +133,9 @@ def test_an_experiment_with_wild_seeds_keeps_its_own_variance() -> None:
     spreads = seed_spreads([*calm, [0.2, 0.8, 0.5], [0.8]])
     assert [one.shared for one in spreads] == [True, True, True, False, True]
     assert spreads[3].variance == pytest.approx(np.var([0.2, 0.8, 0.5], ddof=1))
-    assert spreads[0].variance == pytest.approx(np.mean([np.var(x, ddof=1) for x in calm]))
+    units = [np.mean(x) * (1 - np.mean(x)) for x in calm]
+    pooled = np.mean([np.var(x, ddof=1) / unit for x, unit in zip(calm, units, strict=True)])
+    assert [one.variance for one in spreads[:3]] == pytest.approx(pooled * np.array(units))
     assert spreads[4].degrees == 6  # one seed alone borrows the others'
 
 
@@ -209,10 +211,10 @@ def test_intervals_cover_the_truth_as_often_as_they_say(seeds: int, spread: floa
                 known = found.seeds_known
                 p = difference_p(found) if known else mcnemar(answers[0], answers[1])
                 false.append(p < 0.05 and (low > 0 or high < 0))
-    assert 0.93 <= np.mean(paired) <= 0.975
-    assert 0.93 <= np.mean(single) <= 0.975
-    # 5 %, and two standard errors of 2,000 simulated notebooks
-    assert np.mean(false) <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 2000)
+    assert 0.93 <= np.mean(paired) <= 0.97
+    assert 0.93 <= np.mean(single) <= 0.97
+    # 5 %, and three standard errors of 2,000 simulated notebooks, as six settings are tried
+    assert np.mean(false) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 2000)
 
 
 @pytest.mark.long

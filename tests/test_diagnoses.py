@@ -244,20 +244,21 @@ def test_a_code_is_muted_everywhere_or_for_one_experiment(tmp_path: Path) -> Non
         one["recorded"] = {"train_accuracy": 0.92, "val_accuracy": 0.76}
     comparison = compare(page, tmp_path)
     assert codes(diagnose(page, tmp_path, comparison)) == ["OVERFIT"] * 3
-    assert codes(diagnose(page, tmp_path, comparison, mute=["OVERFIT"])) == []
-    some = diagnose(page, tmp_path, comparison, mute=["OVERFIT:train2"])
+    assert diagnose(page | {"diagnoses": {"mute": ["OVERFIT"]}}, tmp_path, comparison) == []
+    one_muted = page | {"diagnoses": {"mute": ["OVERFIT:train2"]}}
+    some = diagnose(one_muted, tmp_path, comparison)
     assert [one.experiment for one in some] == ["train1", "train3"]
-    higher = change_thresholds({"overfit_gap_recorded": 0.2})
-    assert diagnose(page, tmp_path, comparison, thresholds=higher) == []
+    higher = page | {"diagnoses": {"thresholds": {"overfit_gap_recorded": 0.2}}}
+    assert diagnose(higher, tmp_path, comparison) == []
 
 
 @pytest.mark.parametrize(
     ("mute", "expected"), [(["OVERFITT"], "OVERFIT"), (["OVERFIT:train9"], "train")]
 )
 def test_an_unknown_mute_is_refused(tmp_path: Path, mute: list[str], expected: str) -> None:
-    page = make_page()
+    page = make_page(diagnoses={"mute": mute})
     with pytest.raises(ScratchbookError, match=expected):
-        diagnose(page, tmp_path, compare(page, tmp_path), mute=mute)
+        diagnose(page, tmp_path, compare(page, tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -96,16 +96,16 @@ def diagnose(
     comparison: Comparison,
     *,
     duplicates: Sequence[Sequence[str]] = (),
-    thresholds: Thresholds | None = None,
-    mute: Collection[str] = (),
 ) -> list[Diagnosis]:
     """Every finding on a notebook: those on the whole of it first, then by experiment.
 
-    `duplicates` are the prepared data's [name, split, name, split]; `mute` holds codes (`OVERFIT`)
-    or codes of one experiment (`OVERFIT:train1`). What only recorded figures show is marked
-    `recorded`.
+    `duplicates` are the prepared data's [name, split, name, split]. The page may hold `diagnoses`:
+    `mute`, a list of codes (`OVERFIT`) or codes of one experiment (`OVERFIT:train1`), and
+    `thresholds`, changed ones by name; ScratchbookError for an unknown one. What only recorded
+    figures show is marked `recorded`.
     """
-    limits = thresholds or Thresholds()
+    wanted = page.get("diagnoses") or {}
+    limits, mute = change_thresholds(wanted.get("thresholds") or {}), wanted.get("mute") or []
     check_mutes(mute, [one["name"] for one in page["experiments"]])
     found = [
         *cherry_picked(page),
@@ -397,7 +397,7 @@ def seed_noise(comparison: Comparison, limits: Thresholds) -> list[Diagnosis]:
     rows = {row["experiment"]: row for row in comparison.rows.to_dict("records")}
     found = []
     for name, row in rows.items():
-        parent = rows.get(row["parent"] or comparison.baseline)
+        parent = rows.get(row["parent"] if row["parent"] in rows else comparison.baseline)
         if parent is None or parent is row:
             continue
         spreads = [_deviation(one[f"{comparison.metric}_values"]) for one in (row, parent)]

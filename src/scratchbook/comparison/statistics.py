@@ -63,22 +63,28 @@ class Answers:
 def seed_spreads(values: Sequence[Sequence[float]], outlier: float = 0.01) -> list[SeedSpread]:
     """The variance between seeds of each experiment, from every seed's accuracy.
 
-    Two or three seeds say little of their variance, so the experiments of a notebook share one
-    (the pooled variance); those with one seed borrow it. An experiment whose seeds are further
-    apart than the others' (F test at `outlier`, Bonferroni-adjusted) keeps its own.
+    Two or three seeds say little of their variance, so the experiments of a notebook share one:
+    pooled in units of accuracy x (1 - accuracy), since a net that is nearly always right varies
+    less. Those with one seed borrow it. An experiment whose seeds are further apart than the
+    others' (F test at `outlier`, Bonferroni-adjusted) keeps its own.
     """
     degrees = np.array([max(len(one) - 1, 0) for one in values])
-    squares = np.array([float(np.var(one)) * len(one) if len(one) else 0.0 for one in values])
-    own = np.zeros(len(values), dtype=bool)
+    means = np.array([np.mean(one) if len(one) else 0.5 for one in values])
+    unit = np.maximum(means * (1 - means), 1e-4)
+    own = np.array([float(np.var(one)) * len(one) if len(one) else 0.0 for one in values])
+    squares = own / unit
+    apart = np.zeros(len(values), dtype=bool)
     for i in np.flatnonzero(degrees):
         rest, their_degrees = squares.sum() - squares[i], degrees.sum() - degrees[i]
         if rest > 0:
             ratio = (squares[i] / degrees[i]) / (rest / their_degrees)
-            own[i] = f.sf(ratio, degrees[i], their_degrees) < outlier / np.count_nonzero(degrees)
-    total, total_degrees = squares[~own].sum(), int(degrees[~own].sum())
-    shared = SeedSpread(total / total_degrees if total_degrees else 0.0, total_degrees, True)
+            apart[i] = f.sf(ratio, degrees[i], their_degrees) < outlier / np.count_nonzero(degrees)
+    together = int(degrees[~apart].sum())
+    pooled = squares[~apart].sum() / together if together else 0.0
     return [
-        SeedSpread(squares[i] / degrees[i], int(degrees[i]), False) if own[i] else shared
+        SeedSpread(own[i] / degrees[i], int(degrees[i]), False)
+        if apart[i]
+        else SeedSpread(pooled * unit[i], together, True)
         for i in range(len(values))
     ]
 
@@ -221,7 +227,7 @@ def _seed_parts(first: Answers, second: Answers) -> list[SeedPart]:
     """The variances between seeds in a difference; a shared one is known, or not, as a whole."""
     one, other = first.spread, second.spread
     if one.shared and other.shared:
-        return [(one.variance * (1 / first.seeds + 1 / second.seeds), one.degrees)]
+        return [(one.variance / first.seeds + other.variance / second.seeds, one.degrees)]
     return [
         (one.variance / first.seeds, one.degrees),
         (other.variance / second.seeds, other.degrees),
