@@ -178,6 +178,7 @@ def test_all_text_has_a_contrast_of_four_and_a_half(browser, page_file, scheme):
 
 def test_what_scrolls_can_be_reached_and_has_a_name(browser, page_file):
     page = opened(browser, page_file, viewport={"width": 390, "height": 800})
+    page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
     unnamed = page.evaluate(
         """() => [...document.querySelectorAll("body *")].filter((e) =>
           ["auto", "scroll"].includes(getComputedStyle(e).overflowX)
@@ -189,4 +190,16 @@ def test_what_scrolls_can_be_reached_and_has_a_name(browser, page_file):
     assert page.get_by_role("navigation").count() == 1
     for button in page.get_by_role("button").all():
         assert button.inner_text() or button.get_attribute("aria-label")
+    page.context.close()
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+def test_axe_finds_no_violation(browser, page_file, scheme, width):
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed"
+    )
+    page = opened(browser, page_file, color_scheme=scheme, viewport={"width": width, "height": 800})
+    page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    found = axe.Axe().run(page).response["violations"]
+    assert [(one["id"], one["nodes"][0]["html"]) for one in found] == []
     page.context.close()

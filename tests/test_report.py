@@ -399,3 +399,13 @@ def test_notebook_md_has_the_form_of_the_seeds(whole):
     assert any(re.match(r"> weights: `.*\.weights\.h5`", line) for line in lines)
     for link in re.findall(r"\]\((figures/[^)]*)\)", text):
         assert (whole[1] / "shapes" / link).exists()
+
+
+def test_of_very_many_experiments_the_best_and_the_baseline_are_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr("scratchbook.report.chapter.ILLUSTRATED", 1)
+    page = make_page(seeds=(0,))
+    make_all(tmp_path, page)
+    text = Elements(render(page, tmp_path)).text
+    drawn = {path.stem.split("-")[0] for path in (tmp_path / "shapes/figures").iterdir()}
+    assert drawn == {"compare", "train3", "train1"}
+    assert "Of 3 experiments, only 2 have figures: the best and the baseline." in text

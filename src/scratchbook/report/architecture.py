@@ -116,8 +116,8 @@ def settings(spec: dict[str, Any]) -> dict[str, str]:
             flat[key] = layer_text(value)
         elif isinstance(value, list):
             flat[key] = ", ".join(layer_text(x) if isinstance(x, dict) else str(x) for x in value)
-        elif value is not None:
-            flat[key] = str(value)
+        elif value is not None or key == "train_samples":
+            flat[key] = "all" if value is None else str(value)
     return {key: value or "none" for key, value in flat.items()}
 
 

@@ -22,6 +22,7 @@ from scratchbook.report.loading import (
 from scratchbook.report.markdown import notebook_markdown
 
 FOREST_ROWS = 60  # more do not fit a sheet of paper
+ILLUSTRATED = 150  # experiments with figures of their own
 TABLE_CLASSES = 20  # a confusion matrix of more is drawn, not written
 
 
@@ -55,10 +56,21 @@ def draw_figures(notebook: Notebook, data: Path) -> dict[str, str]:
         drawn["compare"] = figures.forest(
             _forest_choice(rows, notebook.page.get("baseline")), metric, notebook.page["baseline"]
         )
-    for experiment in notebook.experiments:
+    for experiment in illustrated(notebook):
         for name, svg in _experiment_figures(experiment, data).items():
             drawn[f"{experiment.name}-{name}"] = svg
     return drawn
+
+
+def illustrated(notebook: Notebook) -> list[Experiment]:
+    """The experiments that get figures: all, or of very many the best and the baseline.
+
+    A page with the curves of a thousand experiments takes minutes to draw and is too large to
+    open; their numbers are all there.
+    """
+    ranked = [row["experiment"] for row in notebook.rows] or [x.name for x in notebook.experiments]
+    chosen = {*ranked[:ILLUSTRATED], notebook.page.get("baseline")}
+    return [experiment for experiment in notebook.experiments if experiment.name in chosen]
 
 
 def _experiment_figures(experiment: Experiment, data: Path) -> dict[str, str]:

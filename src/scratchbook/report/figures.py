@@ -129,9 +129,9 @@ def reliability(bins: Sequence[dict[str, Any]], ece: float) -> str:
         x = [b["confidence"] for b in filled]
         y = [b["accuracy"] for b in filled]
         n = np.array([b["n"] for b in filled], dtype=float)
-        axes.plot(x, y, color=ACCENT, lw=1.0, alpha=0.8)
+        axes.plot(x, y, color=ACCENT, lw=1.0, alpha=0.3)
         if len(n):
-            axes.scatter(x, y, s=8 + 60 * n / n.max(), color=ACCENT, lw=0)
+            axes.scatter(x, y, s=14 + 60 * n / n.max(), color=ACCENT, lw=0)
         axes.set_xlim(0, 1.02)
         axes.set_ylim(0, 1.05)
         _finish(axes, "confidence", "accuracy")

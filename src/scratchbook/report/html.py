@@ -22,7 +22,7 @@ from scratchbook.report.architecture import (
     shorthand,
     summary_table,
 )
-from scratchbook.report.chapter import TABLE_CLASSES
+from scratchbook.report.chapter import TABLE_CLASSES, illustrated
 from scratchbook.report.figures import inline
 from scratchbook.report.loading import (
     Experiment,
@@ -75,7 +75,7 @@ def write_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for name in ("percent", "points", "count", "duration", "date"):
+    for name in ("percent", "points", "count", "duration", "sentence"):
         environment.filters[name] = getattr(wording, name)
     css = (Path(templates) / "page.css").read_text(encoding="utf-8").strip()
     script = (Path(templates) / "page.js").read_text(encoding="utf-8").strip()
@@ -152,7 +152,7 @@ def _chapter(notebook: Notebook, results: Path, chapters: Path) -> dict[str, Any
         "notes": page.get("notes", []),
         "facts": _facts(notebook, data),
         "problems": notebook.problems,
-        "cautions": wording.cautions(notebook),
+        "cautions": wording.cautions(notebook) + _left_out(notebook),
         "claims": [{"claim": claim, "recorded": recorded} for claim, recorded in notebook.claims],
         "rows": notebook.rows,
         "metric": page["metric"],
@@ -260,11 +260,11 @@ def _facts(notebook: Notebook, data: dict[str, Any]) -> list[tuple[str, str]]:
         images = ", ".join(f"{n:,} {split}" for split, n in counts.items() if n)
         facts.append(("Data set", f"{title} ({images} images)"))
         facts.append(("Run", wording.date(min(run.record["started"] for run in runs))))
-        for git in _distinct([run.record.get("git") or {} for run in runs]):
-            commit = git.get("commit")
-            if commit:
-                dirty = " with uncommitted changes" if git.get("dirty") else ""
-                facts.append(("Commit", f"{commit[:10]}{dirty}"))
+        gits = [git for run in runs if (git := run.record.get("git") or {}).get("commit")]
+        if gits:
+            commits = ", ".join(dict.fromkeys(git["commit"][:10] for git in gits))
+            dirty = any(git.get("dirty") for git in gits)
+            facts.append(("Commit", commits + (", with uncommitted changes" if dirty else "")))
         for hardware in _distinct([run.record["hardware"] for run in runs]):
             parts = [*hardware.get("gpus", []), str(hardware.get("cpu", ""))]
             parts.append(f"{hardware.get('cores')} cores")
@@ -277,6 +277,13 @@ def _facts(notebook: Notebook, data: dict[str, Any]) -> list[tuple[str, str]]:
     seeds = ", ".join(map(str, notebook.page["seeds"]))
     facts.append(("Seeds", seeds))
     return facts
+
+
+def _left_out(notebook: Notebook) -> list[str]:
+    drawn, every = len(illustrated(notebook)), len(notebook.experiments)
+    if drawn == every:
+        return []
+    return [f"Of {every:,} experiments, only {drawn} have figures: the best and the baseline."]
 
 
 def _distinct(values: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -89,6 +89,11 @@ def count(value: Any) -> str:
     return f"{float(value):,.0f}" if float(value).is_integer() else f"{float(value):,.1f}"
 
 
+def sentence(text: str) -> str:
+    """A verdict with a capital, unless it begins with an experiment's name."""
+    return text.replace("no difference", "No difference", 1) if text.startswith("no ") else text
+
+
 def duration(seconds: Any) -> str:
     """`42 s`, `3 min 05 s`, `2 h 07 min`."""
     if not _known(seconds):
