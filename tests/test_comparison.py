@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
+import resource
 import shutil
+import time
 from pathlib import Path
 
 import h5py
@@ -514,3 +517,24 @@ def test_a_figure_always_agrees_with_its_own_rounding(value: float, digits: int)
     recorded = float(f"{value:.{digits}f}")
     claim = resolve_claim(text, table(val_accuracy=value), recorded)
     assert claim.status == "measured"
+
+
+@pytest.mark.long
+def test_a_thousand_experiments_are_compared_within_a_minute_and_two_gigabytes(
+    tmp_path: Path,
+) -> None:
+    """10,000 test images and three seeds each; thirty prediction files, linked a hundredfold."""
+    names, seeds = tuple(f"t{i:03}" for i in range(1000)), (0, 1, 2)
+    page = make_page(experiments=names, seeds=seeds)
+    few = page | {"experiments": page["experiments"][:10]}
+    make_results(tmp_path, few, counts={"train": 50, "validation": 50, "test": 10_000})
+    for i, name in enumerate(names[10:]):
+        for seed in seeds:
+            source = tmp_path / f"shapes/{names[i % 10]}/seed{seed}"
+            target = tmp_path / f"shapes/{name}/seed{seed}"
+            shutil.copytree(source, target, copy_function=os.link)
+    start = time.perf_counter()
+    found = compare(page, tmp_path)
+    assert time.perf_counter() - start < 60
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 2e6  # kilobytes
+    assert (len(found.rows), len(found.pairs)) == (1000, 999)

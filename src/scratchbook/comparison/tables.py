@@ -98,7 +98,7 @@ COVERS_BOTH = "images and seeds"
 
 @dataclass(frozen=True)
 class Comparison:
-    """`rows` is compare.csv and `pairs` comparisons.csv, both as in docs/compare.md.
+    """`rows` is compare.csv, best first, and `pairs` comparisons.csv, in the order of the page.
 
     `split` is the split that experiments are ranked and paired on; `detectable` the smallest
     difference that it could show between two typical experiments (None without a pair).
