@@ -17,6 +17,7 @@ from scratchbook.config.errors import ScratchbookError
 from scratchbook.config.project import load_project
 from scratchbook.config.strict import NAME_PATTERN
 from scratchbook.data.location import fingerprint
+from scratchbook.models.weights import weights_files
 from snakemake.exceptions import WorkflowError
 
 # Relative, so that moving the folder changes no job's inputs.
@@ -47,9 +48,9 @@ def stage_code(script):
 
 def check_networks():
     """Builds every network before the first job, unless these very ones were built before."""
-    pages = [page["experiments"] for page in all_pages(None)]
+    trials = [PROJECT.trial(name) for name in PROJECT.notebooks]
     code = [Path(file).read_bytes() for file in stage_code("train_run.py")]
-    key = hashlib.sha256(repr([pages, code]).encode()).hexdigest()
+    key = hashlib.sha256(repr([trials, code]).encode()).hexdigest()
     stamp = Path(RESULTS, "networks-checked")
     if stamp.is_file() and stamp.read_text() == key:
         return
@@ -79,6 +80,24 @@ def dataset_of(wildcards):
 def run_spec(wildcards):
     """What determines an experiment's runs."""
     return PROJECT.spec(wildcards.notebook, wildcards.experiment)
+
+
+def pretrained_files(wildcards):
+    """The weights files, of those that an experiment's backbones start from, that are there."""
+    layers = run_spec(wildcards)["layers"]
+    return [
+        str(file) for file in weights_files(layers, Path(PROJECT.settings.data_dir))
+    ]
+
+
+def pretrained_folder(wildcards):
+    """Where an experiment's pretrained weights are to lie; the same for all that have none."""
+    layers = run_spec(wildcards)["layers"]
+    reads = any(
+        layer["class_name"] == "Backbone" and layer["config"]["weights"] != "none"
+        for layer in layers
+    )
+    return PROJECT.settings.data_dir if reads else "."
 
 
 def run_threads(wildcards):
@@ -123,6 +142,11 @@ def mapped_runs(wildcards):
 def template_files():
     """The page's templates and styles: editing one renders the page anew."""
     return sorted(str(path) for path in (ROOT / "report").glob("*.*"))
+
+
+def trial_of(wildcards):
+    """What a notebook tries, without its words."""
+    return PROJECT.trial(wildcards.notebook)
 
 
 def page_of(wildcards):

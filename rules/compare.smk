@@ -18,7 +18,7 @@ rule compare_experiments:
         mem_mb=2000,
         runtime=30,
     params:
-        page=page_of,
+        page=trial_of,
         results=subpath(output.experiments, ancestor=2),
     script:
         "../workflow/scripts/compare_experiments.py"

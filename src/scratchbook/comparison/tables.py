@@ -45,7 +45,6 @@ MEASURED = ("train_accuracy", "val_accuracy", "test_accuracy")
 LOSSES = ("train_loss", "val_loss", "test_loss")
 COLUMNS = [
     "experiment",
-    "title",
     "id",
     "parent",
     "changes",
@@ -191,7 +190,6 @@ def _row(
     parent = declared.get("parent")
     row: dict[str, Any] = {
         "experiment": experiment.name,
-        "title": declared.get("title", ""),
         "parent": parent or "",
         "changes": "; ".join(changes(specs[parent], declared["spec"])) if parent in specs else "",
         "seeds": len(experiment.runs),

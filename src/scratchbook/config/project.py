@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from .datasets import Dataset, Datasets
 from .errors import ScratchbookError, nearest
+from .layers import backbones
 from .notebooks import Notebook
 from .reading import line_of, read_yaml
 from .settings import Settings
@@ -50,6 +51,8 @@ class Project:
         """What determines an experiment's runs: one epoch on whatever is there for a smoke run."""
         spec = self.notebooks[notebook].spec(experiment)
         if self.settings.smoke:
+            for backbone in backbones(spec["layers"]):
+                backbone["weights"] = "none"  # what runs in minutes does without downloads
             spec |= {"epochs": 1, "train_samples": None, "batch_size": min(spec["batch_size"], 8)}
         return spec
 
@@ -72,17 +75,13 @@ class Project:
             f"'seeds=[{','.join(map(str, chosen.seeds))}]' precision={chosen.precision}{smoke}"
         )
 
-    def page(self, notebook: str) -> dict[str, Any]:
-        """All that a page says beside its figures."""
+    def trial(self, notebook: str) -> dict[str, Any]:
+        """What a notebook tries and measures, without a word of its text: editing notes and titles
+        leaves this as it is."""
         declared = self.notebooks[notebook]
         return {
             "name": notebook,
-            "title": declared.title or notebook,
-            "goal": declared.goal,
-            "lang": declared.lang,
             "dataset": declared.dataset,
-            "notes": declared.notes,
-            "key_results": [result.model_dump() for result in declared.key_results],
             "validation": declared.validation,
             "baseline": declared.baseline or next(iter(declared.experiments)),
             "metric": "val_accuracy" if declared.validation == "test" else "test_accuracy",
@@ -92,13 +91,30 @@ class Project:
             "experiments": [
                 {
                     "name": name,
-                    "title": experiment.title,
                     "parent": experiment.parent,
                     "recorded": experiment.recorded.model_dump(exclude_none=True),
-                    "notes": experiment.notes,
                     "spec": self.spec(notebook, name),
                 }
                 for name, experiment in declared.experiments.items()
+            ],
+        }
+
+    def page(self, notebook: str) -> dict[str, Any]:
+        """All that a page says beside its figures: what is tried, and the words about it."""
+        declared = self.notebooks[notebook]
+        trial = self.trial(notebook)
+        return {
+            **trial,
+            "title": declared.title or notebook,
+            "goal": declared.goal,
+            "lang": declared.lang,
+            "notes": declared.notes,
+            "key_results": [result.model_dump() for result in declared.key_results],
+            "experiments": [
+                {**tried, "title": experiment.title, "notes": experiment.notes}
+                for tried, experiment in zip(
+                    trial["experiments"], declared.experiments.values(), strict=True
+                )
             ],
         }
 

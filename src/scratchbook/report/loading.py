@@ -19,7 +19,7 @@ from scratchbook.comparison.tables import COLUMNS, PAIR_COLUMNS
 from scratchbook.config.errors import ScratchbookError
 from scratchbook.diagnoses import Diagnosis, diagnose
 
-WORDS = {"experiment", "title", "id", "parent", "changes", "status", "interval_covers",
+WORDS = {"experiment", "id", "parent", "changes", "status", "interval_covers",
          "recorded_metric", "precision", "first", "second", "split", "covers", "better",
          "verdict"}  # fmt: skip
 MISTAKES = 12
