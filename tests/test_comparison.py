@@ -142,6 +142,15 @@ def test_an_experiment_with_wild_seeds_keeps_its_own_variance() -> None:
     assert spreads[4].degrees == 6  # one seed alone borrows the others'
 
 
+def test_a_perfect_experiment_among_others_keeps_an_interval() -> None:
+    others = simulate(np.random.default_rng(2), 2, 100, 0.2, [0.5, 0.8])
+    answers = summarise([*others, np.ones((2, 100), bool)])
+    np.testing.assert_allclose(accuracy_interval(answers[2]), wilson(1.0, 100))
+    found = difference(answers[0], answers[2])
+    low, high = bca_interval(found, np.random.default_rng(0), 1000)
+    assert low < found.value < high
+
+
 @settings(max_examples=50, deadline=None)
 @given(
     seed=st.integers(0, 9999),

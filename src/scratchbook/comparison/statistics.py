@@ -150,7 +150,7 @@ def mean_interval(
     value: float, variance: float, degrees: float, images: int, level: float = LEVEL
 ) -> tuple[float, float]:
     """Wilson's interval of `value` at the number of independent images that gives `variance`."""
-    if variance <= 0:
+    if variance <= 0 or value in (0, 1):
         effective = float(images)
     else:
         stretch = (student.ppf((1 + level) / 2, degrees) / ndtri((1 + level) / 2)) ** 2
