@@ -12,7 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
@@ -298,6 +298,7 @@ def test_hostile_text_in_every_field_comes_out_as_text(tmp_path):
     assert all(a["src"].startswith("figures/") for tag, a in parsed.found if tag == "img")
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_escaped_text_reads_in_markdown_as_it_was_written(text):
     # U+0085 and the like are spaces to Python and text to CommonMark: compare without spaces.
@@ -309,6 +310,7 @@ def test_escaped_text_reads_in_markdown_as_it_was_written(text):
     assert "".join(shown.text.split()) == "".join(kept.split())
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_embedded_json_cannot_end_its_element(text):
     data = embedded_json({"text": text})

@@ -81,7 +81,6 @@ def write_page(
     script = (Path(templates) / "page.js").read_text(encoding="utf-8").strip()
     html = environment.get_template("page.html.j2").render(
         title=", ".join(str(page["title"] or page["name"]) for page in pages),
-        language=pages[0].get("lang", "en") if pages else "en",
         chapters=views,
         policy=_policy(css, script),
         css=Markup(css),

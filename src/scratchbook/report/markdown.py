@@ -37,7 +37,10 @@ def notebook_markdown(notebook: Notebook, drawn: dict[str, str]) -> str:
     if notebook.rows:
         blocks += ["## Compare", _compare_table(notebook)]
         blocks += _figure(drawn, "compare")
-        verdicts = [row["verdict"] for row in baseline_pairs(notebook)]
+        verdicts = [
+            f"{row['second']} against {row['first']}: {row['verdict']}"
+            for row in baseline_pairs(notebook)
+        ]
         blocks += ["\n".join(f"- {_line(text)}" for text in verdicts)] if verdicts else []
     for experiment in notebook.experiments:
         blocks += _experiment(experiment, notebook, drawn)
