@@ -1,6 +1,7 @@
 rule train_run:
     input:
         data=dataset_of,
+        pretrained=pretrained_files,
         code=stage_code("train_run.py"),
     output:
         history=f"{RUN}/history.csv",
@@ -22,6 +23,7 @@ rule train_run:
         spec=run_spec,
         keep_epochs=kept_epochs,
         precision=PROJECT.settings.precision,
+        pretrained=pretrained_folder,
         # Undeclared, since Snakemake deletes declared outputs before a job starts: a killed
         # training goes on from here.
         state=f"{RESULTS}/state/{{notebook}}/{{experiment}}/seed{{seed}}",

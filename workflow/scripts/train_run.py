@@ -33,6 +33,7 @@ with (
         precision=resolve_precision(snakemake.params.precision, on_gpu),
         hardware=describe_hardware(snakemake.threads, on_gpu),
         code=Path(__file__).parent,
+        pretrained=Path(snakemake.params.pretrained),
         say=console.say,
         on_batch=console.progress,
     )

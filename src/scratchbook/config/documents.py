@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from . import datasets, notebooks
+from . import datasets, layers, notebooks
 from .keras_api import API_FILE, describe_keras
 from .settings import Settings
 
@@ -33,6 +33,8 @@ TABLES: dict[str, type[BaseModel]] = {
     "source bundled": datasets.BundledSource,
     "notebook": notebooks.Notebook,
     "experiment": notebooks.Experiment,
+    "backbone": layers.Backbone,
+    "residual": layers.Residual,
     "defaults": notebooks.Defaults,
     "recorded": notebooks.Recorded,
     "key_results": notebooks.KeyResult,

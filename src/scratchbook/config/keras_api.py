@@ -107,6 +107,11 @@ def describe_keras() -> dict[str, dict[str, list[str]]]:
         description[kind] = {
             name: _arguments_of(getattr(getattr(keras, module), name), kind) for name in names
         }
+    description["application"] = {
+        name: []
+        for name, value in inspect.getmembers(keras.applications, inspect.isfunction)
+        if name[0].isupper()
+    }
     return description
 
 
@@ -155,6 +160,8 @@ def keras_object(
                 f"{name} takes no {argument!r}; {nearest(argument, arguments)}"
                 f" ({name} takes: {', '.join(arguments)})"
             )
+        if isinstance(value, dict):  # Keras would make an object of whatever class it names
+            raise unusable(f"{name}: {argument!r} takes a number, a word or a list, not {value!r}")
         if argument == "activation" and value is not None and value not in ACTIVATIONS:
             raise unusable(f"{name}: unknown activation {value!r}; {nearest(value, ACTIVATIONS)}")
     return {"class_name": name, "config": {**(defaults or {}).get(name, {}), **given}}

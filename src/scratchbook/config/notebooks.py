@@ -10,8 +10,14 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, mo
 from .claims import METRICS, bindings
 from .errors import nearest
 from .keras_api import LOSSES, keras_object, keras_schema
+from .layers import layer_object, layer_schema
 from .settings import Name, Seed
 from .strict import Strict, unusable
+
+
+def _check_layer(entry: Any) -> Any:
+    layer_object(entry)
+    return entry
 
 
 def _check_entry(entry: Any, kind: str) -> Any:
@@ -26,7 +32,7 @@ def _keras(kind: str) -> tuple[BeforeValidator, WithJsonSchema]:
 
 
 KerasEntry = str | dict[str, Any]
-Layer = Annotated[KerasEntry, *_keras("layer")]
+Layer = Annotated[KerasEntry, BeforeValidator(_check_layer), WithJsonSchema(layer_schema())]
 AugmentationLayer = Annotated[KerasEntry, *_keras("augmentation layer")]
 Optimizer = Annotated[KerasEntry, *_keras("optimizer")]
 Callback = Annotated[KerasEntry, *_keras("callback")]
@@ -38,7 +44,8 @@ class Training(Strict):
     """How a network is trained; each key may stand in an experiment or in `defaults`."""
 
     augment: list[AugmentationLayer] | None = None
-    """Keras augmentation layers, applied to training images only, each epoch anew."""
+    """Keras augmentation layers, applied to training images only, each epoch anew, on pixels of
+    0 to 255."""
     optimizer: Optimizer | None = None
     """A Keras optimizer, `Adam: {learning_rate: 0.001}` (the default) or by name alone. `decay` is
     Keras 2's rule: learning_rate / (1 + decay · steps)."""
@@ -117,8 +124,9 @@ class Experiment(Training):
     """The experiment this one starts from: keys that are not written here are taken from it, and
     the report shows what changed."""
     layers: list[Layer] | None = Field(None, min_length=1)
-    """The network, as Keras layers in order: `Conv2D: 32`, `MaxPooling2D`, … The last is a
-    `Dense` with a softmax unit a class (or one sigmoid unit)."""
+    """The network, as Keras layers in order: `Conv2D: 32`, `MaxPooling2D`, …, `Residual` blocks,
+    and perhaps a pretrained `Backbone` in first place. The last is a `Dense` with a softmax unit a
+    class (or one sigmoid unit)."""
     recorded: Recorded = Field(default_factory=Recorded)
     """Figures an earlier notebook wrote down for this experiment."""
     notes: list[Text] = Field(default_factory=list)
@@ -217,13 +225,23 @@ class Notebook(Strict):
                     "or a `parent` to take them from"
                 )
             self._check_head(name, experiment)
+            self._check_backbone(name, experiment)
         return self
+
+    @staticmethod
+    def _check_backbone(name: str, experiment: Experiment) -> None:
+        for position, entry in enumerate(experiment.layers or []):
+            if position and layer_object(entry)["class_name"] == "Backbone":
+                raise unusable(
+                    f"experiments.{name}.layers[{position}]: a Backbone takes images, so it stands "
+                    "first in `layers`"
+                )
 
     @staticmethod
     def _check_head(name: str, experiment: Experiment) -> None:
         if experiment.layers is None:
             return
-        last = keras_object(experiment.layers[-1], "layer")
+        last = layer_object(experiment.layers[-1])
         if last["class_name"] not in ("Dense", "Activation"):
             raise unusable(
                 f"experiments.{name}.layers[{len(experiment.layers) - 1}]: the last layer must be "
@@ -276,7 +294,7 @@ class Notebook(Strict):
         recorded = self.experiments[experiment].recorded
         return {
             "dataset": self.dataset,
-            "layers": [keras_object(entry, "layer", self.defaults.layers) for entry in layers],
+            "layers": [layer_object(entry, self.defaults.layers) for entry in layers],
             "augment": [keras_object(entry, "augmentation layer") for entry in value("augment")],
             "optimizer": keras_object(value("optimizer"), "optimizer"),
             "loss": value("loss"),

@@ -69,6 +69,7 @@ def train_run(
     precision: str,
     hardware: dict[str, Any],
     code: Path,
+    pretrained: Path = Path(),
     say: Callable[[str], None],
     on_batch: Callable[[int, int], None],
 ) -> None:
@@ -82,6 +83,7 @@ def train_run(
         precision: `float32` or `mixed_bfloat16`.
         hardware: what `scratchbook.hardware` says of this machine.
         code: a folder in the repository whose commit is recorded.
+        pretrained: the folder of backbones' weights files.
         say: takes a line for the log and the terminal.
         on_batch: takes (batches done, batches in the epoch).
 
@@ -92,7 +94,7 @@ def train_run(
     started, clock = datetime.now(UTC), time.perf_counter()
     activation = models.output_activation(spec["layers"])
     loss = loss_function(spec["loss"], activation)
-    model = models.build(spec, prepared.images.shape[1:], precision, seed)
+    model = models.build(spec, prepared.images.shape[1:], precision, seed, pretrained)
     parameters = models.count_parameters(model)
     models.check_recorded(spec, parameters)
     models.check_classes(model, len(prepared.class_names))

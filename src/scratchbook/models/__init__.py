@@ -1,0 +1,23 @@
+"""Networks from specs: built, counted, and held against the totals that were recorded for them."""
+
+from .checks import (
+    check_classes,
+    check_networks,
+    check_recorded,
+    count_parameters,
+    display_id,
+    survey_networks,
+)
+from .network import build, layer_table, output_activation
+
+__all__ = [
+    "build",
+    "check_classes",
+    "check_networks",
+    "check_recorded",
+    "count_parameters",
+    "display_id",
+    "layer_table",
+    "output_activation",
+    "survey_networks",
+]

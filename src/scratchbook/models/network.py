@@ -1,0 +1,240 @@
+"""Build the declared network: a resolved spec and an image shape in, a Keras model out.
+
+Every network takes uint8 images and returns float32 logits, whatever the spec's last activation:
+the softmax belongs to the loss (`scratchbook.training.losses`), so Grad-CAM and the predictions see
+raw logits and no backend can guess differently what lies behind a softmax.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scratchbook.config.errors import ScratchbookError
+
+from .backbone import make_backbone
+
+if TYPE_CHECKING:
+    import keras
+
+OUTPUT_ACTIVATIONS = ("softmax", "sigmoid")
+
+
+def output_activation(layers: list[dict[str, Any]]) -> str:
+    """`softmax` or `sigmoid`: what the spec's last layer applies to the logits.
+
+    Args:
+        layers: serialized Keras layers, `[{"class_name": …, "config": …}, …]`.
+
+    Raises:
+        ScratchbookError: the last layer is no classifier's head.
+    """
+    last = layers[-1]
+    activation = last["config"].get("activation")
+    if last["class_name"] not in ("Dense", "Activation") or activation not in OUTPUT_ACTIVATIONS:
+        raise ScratchbookError(
+            f"the last layer must end in a softmax (or one sigmoid unit), but it is "
+            f"{last['class_name']} with activation {activation!r}; "
+            "write `Dense: {units: <classes>, activation: softmax, name: predictions}`"
+        )
+    return activation
+
+
+def build(
+    spec: dict[str, Any],
+    input_shape: tuple[int, int, int],
+    precision: str = "float32",
+    seed: int = 0,
+    pretrained: Path | None = None,
+) -> keras.Model:
+    """The network of a spec, its weights drawn from `seed`, or pretrained where it says so.
+
+    Plain networks see pixels scaled to 0..1; a backbone applies its own preprocessing.
+
+    Args:
+        spec: a resolved experiment; `layers` and `augment` are read.
+        input_shape: (height, width, channels) of the images.
+        precision: `float32` or `mixed_bfloat16`; the last layer computes in float32 either way.
+        seed: of the initial weights.
+        pretrained: the folder of backbones' weights; None leaves them random, which is enough
+            to count parameters or to load a checkpoint.
+
+    Returns:
+        A model from images, uint8 (batch, height, width, channels), to logits, float32
+        (batch, units).
+
+    Raises:
+        ScratchbookError: a layer refuses its arguments or the shape that reaches it, or pretrained
+            weights cannot be read.
+    """
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    output_activation(spec["layers"])
+    images = keras.Input(input_shape, dtype="uint8", name="images")
+    x = images  # (b, h, w, c)
+    counts: Counter[str] = Counter()
+    nodes = {key: _nodes(spec[key], counts) for key in ("augment", "layers")}
+    has_backbone = nodes["layers"][0].class_name == "Backbone"
+    if nodes["augment"] or has_backbone:
+        # Augmentation and preprocessing by their own defaults, which are for pixels of 0..255.
+        x = keras.layers.Rescaling(1.0, dtype="float32", name="pixels")(x)
+    for position, node in enumerate(nodes["augment"]):
+        x = _apply(node, "float32", x, f"augment[{position}]")
+    if not has_backbone:
+        x = keras.layers.Rescaling(1 / 255, dtype="float32", name="rescale")(x)
+    *hidden, last = nodes["layers"]
+    for position, node in enumerate(hidden):
+        x = _apply(node, precision, x, f"layers[{position}]", pretrained)
+    logits = _Node(last.name, last.class_name, {**last.config, "activation": "linear"})
+    x = _apply(logits, "float32", x, f"layers[{len(hidden)}]")
+    if len(x.shape) != 2:
+        raise ScratchbookError(
+            f"layers: the network ends in the shape {_shape(x)}, one map a class instead of one "
+            "number; put Flatten or GlobalAveragePooling2D before the last Dense"
+        )
+    try:
+        return keras.Model(images, x)
+    except ValueError as error:  # a name given twice
+        raise ScratchbookError(f"layers: {_first_line(error)}") from None
+
+
+@dataclass(frozen=True)
+class _Node:
+    """A declared layer with its name; a residual block with those of its branches."""
+
+    name: str
+    class_name: str
+    config: dict[str, Any]
+    layers: list[_Node] = field(default_factory=list)
+    shortcut: list[_Node] = field(default_factory=list)
+
+
+def _nodes(entries: list[dict[str, Any]], counts: Counter[str]) -> list[_Node]:
+    nodes = []
+    for entry in entries:
+        branches = {
+            branch: _nodes(entry["config"].get(branch, []), counts)
+            for branch in ("layers", "shortcut")
+            if entry["class_name"] == "Residual"
+        }
+        nodes.append(_Node(_name(entry, counts), entry["class_name"], entry["config"], **branches))
+    return nodes
+
+
+def _name(entry: dict[str, Any], counts: Counter[str]) -> str:
+    """The given name, or the class's with a number, as Keras would: `conv2d_1`."""
+    if "name" in entry["config"]:
+        return entry["config"]["name"]
+    if entry["class_name"] == "Backbone":
+        return entry["config"]["application"].lower()
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])(?!D\b)", "_", entry["class_name"]).lower()
+    counts[words] += 1
+    return f"{words}_{counts[words]}"
+
+
+def _apply(node: _Node, dtype: str, x: Any, key: str, pretrained: Path | None = None) -> Any:
+    """What a node makes of x; `key` is where it stands, for messages."""
+    import keras
+
+    if node.class_name == "Residual":
+        return _apply_residual(node, dtype, x, key)
+    where = f"{key}: {node.class_name} {node.name!r}"
+    if node.class_name == "Backbone":
+        try:
+            return make_backbone(node.config, node.name, dtype, x, pretrained)
+        except ScratchbookError as error:
+            raise ScratchbookError(f"{where}: {error}") from None
+    try:
+        layer_class = getattr(keras.layers, node.class_name)
+        layer = layer_class(**{**node.config, "name": node.name}, dtype=dtype)
+    except (TypeError, ValueError) as error:
+        raise ScratchbookError(
+            f"{where}: Keras refuses its arguments: {_first_line(error)}"
+        ) from None
+    try:
+        y = layer(x)
+    except (TypeError, ValueError) as error:
+        raise ScratchbookError(
+            f"{where} cannot take what reaches it, of shape {_shape(x)}: {_first_line(error)}"
+        ) from None
+    if any(size is not None and size < 1 for size in y.shape[1:]):
+        raise ScratchbookError(
+            f"{where} cannot take what reaches it: the shape there is {_shape(x)}, too small for "
+            "it; use larger images, fewer pooling layers or `padding: same`"
+        )
+    return y
+
+
+def _apply_residual(node: _Node, dtype: str, x: Any, key: str) -> Any:
+    import keras
+
+    y = around = x
+    for position, inner in enumerate(node.layers):
+        y = _apply(inner, dtype, y, f"{key}.layers[{position}]")
+    for position, inner in enumerate(node.shortcut):
+        around = _apply(inner, dtype, around, f"{key}.shortcut[{position}]")
+    if y.shape != around.shape:
+        raise ScratchbookError(
+            f"{key}: Residual {node.name!r}: its layers give the shape {_shape(y)}, but "
+            f"{_shape(around)} comes around them; make them equal, with a `shortcut:` such as "
+            "[Conv2D: {filters: …, kernel_size: 1, strides: …}]"
+        )
+    y = keras.layers.Add(name=node.name, dtype=dtype)([y, around])
+    activation = node.config.get("activation")
+    if activation is None:
+        return y
+    return keras.layers.Activation(activation, name=f"{node.name}_activation", dtype=dtype)(y)
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def _shape(x: Any) -> str:
+    return " × ".join(str(size) for size in x.shape[1:])
+
+
+def layer_table(spec: dict[str, Any], model: keras.Model) -> list[dict[str, Any]]:
+    """One row a layer: name, class, output shape (with None for the batch), parameters.
+
+    A backbone is one row; a residual block has a row for each of its layers and one for the sum.
+    """
+    rows = []
+    for name, class_name, config in _rows(_nodes(spec["layers"], _counts_after(spec["augment"]))):
+        layer = model.get_layer(name)
+        rows.append(
+            {
+                "name": name,
+                "class_name": class_name,
+                "output_shape": list(layer.output.shape),
+                "parameters": layer.count_params(),
+                "config": config,
+            }
+        )
+    return rows
+
+
+def _counts_after(augment: list[dict[str, Any]]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    _nodes(augment, counts)
+    return counts
+
+
+def _rows(nodes: list[_Node]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(name, class, declared arguments) of each Keras layer that a node became."""
+    for node in nodes:
+        if node.class_name == "Residual":
+            yield from _rows(node.layers)
+            yield from _rows(node.shortcut)
+            yield node.name, "Add", {}
+            if activation := node.config.get("activation"):
+                yield f"{node.name}_activation", "Activation", {"activation": activation}
+        else:
+            class_name = "Functional" if node.class_name == "Backbone" else node.class_name
+            yield node.name, class_name, node.config

@@ -1,0 +1,128 @@
+"""Find and load pretrained weights: a backbone's config and a folder in, a loaded model out."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scratchbook.config.errors import ScratchbookError
+
+if TYPE_CHECKING:
+    import keras
+
+
+def weights_files(layers: list[dict[str, Any]], folder: Path) -> list[Path]:
+    """The weights files under `folder` that a spec's backbones will read and that are there."""
+    found = []
+    for entry in layers:
+        if entry["class_name"] == "Backbone":
+            file = local_weights(entry["config"], folder)
+            found += [file] if file and file.is_file() else []
+    return found
+
+
+def local_weights(config: dict[str, Any], folder: Path) -> Path | None:
+    """The file a backbone's weights come from, there or not; None if Keras is to provide them.
+
+    `imagenet` is looked for under the names that keras.applications downloads, such as
+    `vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5`.
+    """
+    if config["weights"] == "none":
+        return None
+    if config["weights"] != "imagenet":
+        return folder.expanduser() / config["weights"]
+    name = re.escape(config["application"].lower())
+    pattern = re.compile(rf"{name}_(weights_tf_dim_ordering_tf_kernels_)?notop\.h5")
+    files = sorted(folder.expanduser().glob("*_notop.h5"))
+    return next((file for file in files if pattern.fullmatch(file.name)), None)
+
+
+def load_pretrained(
+    network: keras.Model, whole: keras.Model, config: dict[str, Any], folder: Path
+) -> None:
+    """Loads a backbone's weights.
+
+    Args:
+        network: the backbone, cut after its `output_layer`; shares its layers with `whole`.
+        whole: the application without its top.
+        config: `application` and `weights` of the backbone.
+        folder: where weights files lie.
+
+    Raises:
+        ScratchbookError: no such file, no whole file, or weights of another network.
+    """
+    file = local_weights(config, folder) or _download(whole, config, folder)
+    if file is None:
+        return
+    if not file.is_file():
+        raise ScratchbookError(
+            f"weights: there is no file {file}; put the weights of {config['application']} there, "
+            "or write `weights: imagenet`"
+        )
+    stored = _stored(file)
+    fits = [model for model in (network, whole) if model.count_params() == stored]
+    if not fits:
+        raise ScratchbookError(
+            f"weights: {file} holds {stored:,} parameters, but {config['application']} has "
+            f"{network.count_params():,} up to its output layer and {whole.count_params():,} in "
+            "all; give the weights of this network"
+        )
+    load_weights(fits[0], file)
+
+
+def load_weights(model: keras.Model, file: Path) -> None:
+    """`model.load_weights`, with every reason why it cannot as a message of one line."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "Skipping", UserWarning)  # half of it would load
+            model.load_weights(file)
+    except (OSError, ValueError, KeyError, UserWarning) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise ScratchbookError(
+            f"weights: {file} cannot be loaded into {model.name}: {reason}"
+        ) from None
+
+
+def _stored(file: Path) -> int:
+    """How many parameters a weights file holds."""
+    import h5py
+
+    sizes: list[int] = []
+
+    def visit(name: str, item: Any) -> None:
+        weights = isinstance(item, h5py.Dataset) and item.dtype.kind == "f"  # no generators' states
+        if weights and not name.startswith("optimizer/"):
+            sizes.append(int(item.size))
+
+    try:
+        with h5py.File(file) as opened:
+            opened.visititems(visit)
+    except (OSError, RuntimeError) as error:
+        raise ScratchbookError(
+            f"weights: {file} is no whole weights file ({error}); fetch it again"
+        ) from None
+    return sum(sizes)
+
+
+def _download(whole: keras.Model, config: dict[str, Any], folder: Path) -> Path | None:
+    """Sets the ImageNet weights that Keras downloads; without internet, the file of that name in
+    `folder`."""
+    import keras
+
+    make = getattr(keras.applications, config["application"])
+    try:
+        pretrained = make(weights="imagenet", include_top=False, input_shape=whole.input_shape[1:])
+    except Exception as error:  # Keras raises a bare Exception where there is no internet
+        match = re.search(r"https?://\S+/([\w.-]+\.h5)", str(error))
+        if not match:
+            raise
+        if (folder / match[1]).is_file():
+            return folder / match[1]
+        raise ScratchbookError(
+            f"weights: the ImageNet weights of {config['application']} are not here and cannot be "
+            f"downloaded; get {match[0]} and put it at {folder / match[1]}"
+        ) from None
+    whole.set_weights(pretrained.get_weights())
+    return None

@@ -1,0 +1,218 @@
+"""Networks: built as declared, backbones and residual blocks included, or refused in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic_core import PydanticCustomError
+
+from scratchbook import models
+from scratchbook.config.errors import ScratchbookError
+from scratchbook.config.layers import layer_object
+from scratchbook.models.weights import weights_files
+
+HEAD = ["GlobalAveragePooling2D", {"Dense": {"units": 2, "activation": "softmax"}}]
+SIZE = (32, 32, 3)
+
+
+def spec(*entries: Any) -> dict[str, Any]:
+    return {
+        "dataset": "d", "augment": [], "layers": [layer_object(e) for e in (*entries, *HEAD)],
+        "recorded_parameters": None, "recorded_trainable": None,
+    }  # fmt: skip
+
+
+def mobilenet(**arguments: Any) -> dict[str, Any]:
+    return spec({"Backbone": {"application": "MobileNet", "weights": "none", **arguments}})
+
+
+def images(n: int = 2, size: int = 32) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (n, size, size, 3), dtype=np.uint8)
+
+
+def test_a_residual_block_adds_what_reaches_it_to_what_its_layers_make() -> None:
+    block = {"layers": [{"Conv2D": {"filters": 3, "kernel_size": 3, "padding": "same",
+                                    "kernel_initializer": "zeros"}}]}  # fmt: skip
+    plain = models.build(spec(), SIZE)
+    with_block = models.build(spec({"Residual": block}), SIZE)
+    with_block.layers[-1].set_weights(plain.layers[-1].get_weights())
+    x = images()
+    np.testing.assert_allclose(with_block.predict_on_batch(x), plain.predict_on_batch(x), rtol=1e-6)
+
+
+def test_a_residual_blocks_table_has_its_layers_its_shortcut_and_the_sum() -> None:
+    wide = {"filters": 8, "strides": 2, "padding": "same"}
+    declared = spec(
+        {"Residual": {
+            "layers": [{"Conv2D": {**wide, "kernel_size": 3}}],
+            "shortcut": [{"Conv2D": {**wide, "kernel_size": 1}}],
+            "activation": "relu",
+        }}
+    )  # fmt: skip
+    table = models.layer_table(declared, models.build(declared, SIZE))
+    assert [(r["name"], r["class_name"], r["parameters"]) for r in table[:4]] == [
+        ("conv2d_1", "Conv2D", 224),
+        ("conv2d_2", "Conv2D", 32),
+        ("residual_1", "Add", 0),
+        ("residual_1_activation", "Activation", 0),
+    ]
+    assert table[2]["output_shape"] == [None, 16, 16, 8]
+
+
+def test_a_block_whose_ways_differ_in_shape_is_refused_with_both_shapes() -> None:
+    block = {"Residual": [{"Conv2D": {"filters": 8, "kernel_size": 3, "strides": 2}}]}
+    with pytest.raises(ScratchbookError, match=r"15 × 15 × 8.*32 × 32 × 3.*shortcut"):
+        models.build(spec(block), SIZE)
+
+
+@pytest.mark.parametrize(
+    ("freeze", "trainable"),
+    [("none", 15_895_362), ("all", 1_180_674), ({"last_trainable": 8}, 14_159_874),
+     ({"up_to": "block3_pool"}, 14_159_874 ), ({"last_trainable": 0}, 1_180_674)],
+)  # fmt: skip
+def test_vgg16_has_the_recorded_parameters_however_it_is_frozen(
+    freeze: Any, trainable: int
+) -> None:
+    declared = spec()
+    declared["layers"] = [
+        layer_object(entry)
+        for entry in (
+            {"Backbone": {"application": "VGG16", "weights": "imagenet", "freeze": freeze}},
+            "Flatten",
+            {"Dense": {"units": 256, "use_bias": False}},
+            "BatchNormalization",
+            {"Activation": "relu"},
+            {"Dropout": 0.5},
+            {"Dense": {"units": 2, "activation": "softmax"}},
+        )
+    ]
+    model = models.build(declared, (96, 96, 3))
+    assert models.count_parameters(model) == {
+        "total": 15_895_874, "trainable": trainable, "non_trainable": 15_895_874 - trainable
+    }  # fmt: skip
+    row = models.layer_table(declared, model)[0]
+    assert (row["name"], row["class_name"], row["parameters"]) == (
+        "vgg16", "Functional", 14_714_688
+    )  # fmt: skip
+    assert row["output_shape"] == [None, 3, 3, 512]
+
+
+def test_a_backbone_sees_its_own_preprocessing_and_not_a_division_by_255() -> None:
+    model = models.build(mobilenet(output_layer="conv_pw_1_relu"), SIZE)
+    x = images()
+    inner = model.get_layer("mobilenet")
+    features = inner.predict_on_batch(x.astype(np.float32) / 127.5 - 1.0)  # (n, h, w, c)
+    pooled = features.mean(axis=(1, 2))
+    kernel, bias = model.layers[-1].get_weights()
+    np.testing.assert_allclose(model.predict_on_batch(x), pooled @ kernel + bias, atol=1e-4)
+
+
+def test_a_backbone_is_float32_where_it_must_be_and_bf16_where_it_may() -> None:
+    import keras
+
+    model = models.build(mobilenet(output_layer="conv_pw_1_relu"), SIZE, "mixed_bfloat16")
+    assert model.get_layer("mobilenet").get_layer("conv1").compute_dtype == "bfloat16"
+    assert model.output.dtype == "float32"
+    assert keras.config.dtype_policy().name == "float32"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with the weights of MobileNet up to conv_pw_1_relu."""
+    model = models.build(mobilenet(output_layer="conv_pw_1_relu"), SIZE, seed=5)
+    model.get_layer("mobilenet").save_weights(tmp_path / "cut.weights.h5")
+    return tmp_path
+
+
+def test_weights_of_a_file_are_loaded_and_only_where_a_folder_is_given(folder: Path) -> None:
+    declared = mobilenet(output_layer="conv_pw_1_relu", weights="cut.weights.h5")
+    stored = models.build(mobilenet(output_layer="conv_pw_1_relu"), SIZE, seed=5)
+    loaded = models.build(declared, SIZE, seed=1, pretrained=folder)
+    random = models.build(declared, SIZE, seed=1)
+
+    def kernel(model: Any) -> np.ndarray:
+        return model.get_layer("mobilenet").get_layer("conv1").get_weights()[0]
+
+    np.testing.assert_array_equal(kernel(loaded), kernel(stored))
+    assert not np.array_equal(kernel(random), kernel(stored))
+    assert weights_files(declared["layers"], folder) == [folder / "cut.weights.h5"]
+
+
+def test_weights_that_do_not_fit_or_are_not_there_are_refused(folder: Path) -> None:
+    def message(**arguments: Any) -> str:
+        with pytest.raises(ScratchbookError) as caught:
+            models.build(mobilenet(**arguments), SIZE, pretrained=folder)
+        return str(caught.value)
+
+    other = message(weights="cut.weights.h5", output_layer="conv_pw_2_relu")
+    assert "cut.weights.h5 holds 3,712 parameters, but MobileNet has" in other
+    assert f"there is no file {folder / 'absent.h5'}" in message(weights="absent.h5")
+    (folder / "half.weights.h5").write_bytes((folder / "cut.weights.h5").read_bytes()[:5000])
+    assert "half.weights.h5 is no whole weights file" in message(weights="half.weights.h5")
+
+
+def test_imagenet_weights_that_cannot_be_downloaded_name_file_and_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import keras
+
+    make = keras.applications.MobileNet
+
+    def offline(weights: str | None = "imagenet", **arguments: Any) -> Any:
+        if weights == "imagenet":
+            raise Exception("URL fetch failure on https://example.org/a/mobilenet_no_top.h5: None")
+        return make(weights=weights, **arguments)
+
+    offline.__module__ = make.__module__
+    monkeypatch.setattr(keras.applications, "MobileNet", offline)
+    with pytest.raises(ScratchbookError) as caught:
+        models.build(mobilenet(weights="imagenet"), SIZE, pretrained=tmp_path)
+    assert "https://example.org/a/mobilenet_no_top.h5" in str(caught.value)
+    assert str(tmp_path / "mobilenet_no_top.h5") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"output_layer": "conv_pw_1_rely"}, "no layer 'conv_pw_1_rely'.*'conv_pw_1_relu'"),
+        ({"freeze": {"last_trainable": 500}}, "last_trainable is 500, but mobilenet has only 86"),
+        ({"freeze": {"up_to": "conv9"}}, "freeze.up_to: mobilenet has no layer 'conv9'"),
+    ],
+)
+def test_a_backbone_that_cannot_be_cut_or_frozen_so_is_refused(arguments: dict, said: str) -> None:
+    with pytest.raises(ScratchbookError, match=said):
+        models.build(mobilenet(**arguments), SIZE)
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"Backbone": "VGG61"}, "Backbone: application: unknown application 'VGG61'.*did you mean"),
+        ({"Backbone": {"application": "VGG16", "freez": "all"}}, "unknown key 'freez'.*'freeze'"),
+        ({"Backbone": {"application": "VGG16", "freeze": "some"}}, "Backbone: freeze"),
+        ({"Residual": []}, "Residual: layers"),
+        ({"Residual": [{"Conv2d": 2}]}, r"Residual.layers\[0\]: unknown layer 'Conv2d'"),
+        ({"Residual": [{"Backbone": "VGG16"}]}, "stands first"),
+        ({"Dense": {"units": 2, "kernel_initializer": {"class_name": "x"}}}, "takes a number"),
+    ],
+)
+def test_a_layer_that_cannot_be_is_refused_before_keras_is_imported(entry: Any, said: str) -> None:
+    with pytest.raises(PydanticCustomError, match=said):
+        layer_object(entry)
+
+
+def test_augmentation_sees_pixels_of_0_to_255() -> None:
+    declared = spec()
+    declared["augment"] = [
+        {"class_name": "RandomBrightness", "config": {"factor": [0.5, 0.5]}}
+    ]  # its default value_range is 0..255
+    model = models.build(declared, SIZE)
+    black = np.zeros((1, *SIZE), np.uint8)
+    brighter = np.asarray(model(black, training=True))
+    kernel, bias = model.layers[-1].get_weights()
+    np.testing.assert_allclose(brighter[0], 0.5 * kernel.sum(axis=0) + bias, rtol=1e-3)
+    json.dumps(models.layer_table(declared, model))
