@@ -5,7 +5,7 @@
   root.classList.add("scripted");
 
   // Theme: the system's, until the reader says otherwise.
-  const theme = document.getElementById("theme");
+  const theme = document.getElementById("page:theme");
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : dark.matches);
   const tell = () => {

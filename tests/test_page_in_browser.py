@@ -75,15 +75,15 @@ def test_it_opens_in_silence_and_never_scrolls_sideways(browser, page_file, widt
 def test_the_table_sorts_and_copies_by_keyboard(browser, page_file):
     page = opened(browser, page_file, permissions=["clipboard-read", "clipboard-write"])
     names = (
-        "() => [...document.querySelectorAll('#shapes--table tbody th')].map(x => x.dataset.value)"
+        "() => [...document.querySelectorAll('[id="shapes:table"] tbody th')].map(x => x.dataset.value)"
     )
     assert page.evaluate(names) == ["train3", "train2", "train1"]
-    page.locator("#shapes--table thead button", has_text="Test").focus()
+    page.locator("#shapes\\:table thead button", has_text="Test").focus()
     page.keyboard.press("Enter")
     assert page.evaluate(names) == ["train3", "train2", "train1"]
     page.keyboard.press("Enter")
     assert page.evaluate(names) == ["train1", "train2", "train3"]
-    assert page.locator("#shapes--table [aria-sort=ascending]").count() == 1
+    assert page.locator("#shapes\\:table [aria-sort=ascending]").count() == 1
     page.get_by_role("button", name="Copy as CSV").focus()
     page.keyboard.press("Space")
     page.get_by_text("Copied.").wait_for()
@@ -96,7 +96,7 @@ def test_the_table_sorts_and_copies_by_keyboard(browser, page_file):
 
 def test_only_what_differs_hides_the_columns_that_are_alike(browser, page_file):
     page = opened(browser, page_file)
-    head = page.locator("#shapes--table thead th")
+    head = page.locator("#shapes\\:table thead th")
     before = head.count()
     page.get_by_role("button", name="Only what differs").press("Enter")
     shown = [one.inner_text() for one in head.all() if one.is_visible()]
@@ -104,7 +104,7 @@ def test_only_what_differs_hides_the_columns_that_are_alike(browser, page_file):
     assert "Parameters" not in shown
     assert "Test" in shown
     page.get_by_role("button", name="Only what differs").press("Enter")
-    assert page.locator("#shapes--table th.dull").count() == 0
+    assert page.locator("#shapes\\:table th.dull").count() == 0
     page.context.close()
 
 

@@ -225,7 +225,7 @@ def test_two_notebooks_in_one_page_share_no_id(whole, tmp_path):
     write_chapter(other, copy, copy / "others")
     write_page([page, other], copy, TEMPLATES, copy / "report.html", "snakemake")
     ids = [a["id"] for _, a in Elements((copy / "report.html").read_text()).found if "id" in a]
-    assert {"shapes", "others", "others--train1"} <= set(ids)
+    assert {"shapes", "others", "others.train1"} <= set(ids)
     assert len(ids) == len(set(ids))
 
 
@@ -411,3 +411,11 @@ def test_of_very_many_experiments_the_best_and_the_baseline_are_drawn(tmp_path, 
     drawn = {path.stem.split("-")[0] for path in (tmp_path / "shapes/figures").iterdir()}
     assert drawn == {"compare", "train3", "train1"}
     assert "Of 3 experiments, only 2 have figures: the best and the baseline." in text
+
+
+def test_names_of_experiments_clash_with_no_part_of_the_page(tmp_path):
+    names = ("compare", "table", "key-results", "title", "content")
+    page = make_page("reproduce", experiments=names, seeds=(0,))
+    make_all(tmp_path, page)
+    ids = [a["id"] for _, a in Elements(render(page, tmp_path)).found if "id" in a]
+    assert len(ids) == len(set(ids))

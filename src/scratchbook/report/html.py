@@ -178,7 +178,7 @@ def _experiment(experiment: Experiment, notebook: Notebook, folder: Path) -> dic
 
     return {
         "name": experiment.name,
-        "anchor": f"{notebook.name}--{experiment.name}",
+        "anchor": f"{notebook.name}.{experiment.name}",
         "heading": wording.heading(declared, "–"),
         "parent": declared.get("parent"),
         "notes": declared.get("notes", []),
@@ -294,7 +294,7 @@ def _figure(folder: Path, name: str, prefix: str) -> Markup | None:
         svg = (folder / f"{name}.svg").read_text(encoding="utf-8")
     except OSError:
         return None
-    return Markup(inline(svg, f"{prefix}--{name}"))
+    return Markup(inline(svg, f"{prefix}:{name}"))
 
 
 def _machine_readable(notebooks: list[Notebook]) -> dict[str, Any]:
