@@ -74,9 +74,8 @@ def test_it_opens_in_silence_and_never_scrolls_sideways(browser, page_file, widt
 
 def test_the_table_sorts_and_copies_by_keyboard(browser, page_file):
     page = opened(browser, page_file, permissions=["clipboard-read", "clipboard-write"])
-    names = (
-        "() => [...document.querySelectorAll('[id="shapes:table"] tbody th')].map(x => x.dataset.value)"
-    )
+    names = """() => [...document.querySelectorAll("table.sortable tbody th[data-value]")]
+      .map((cell) => cell.dataset.value)"""
     assert page.evaluate(names) == ["train3", "train2", "train1"]
     page.locator("#shapes\\:table thead button", has_text="Test").focus()
     page.keyboard.press("Enter")
