@@ -82,6 +82,15 @@ def run_spec(wildcards):
     return PROJECT.spec(wildcards.notebook, wildcards.experiment)
 
 
+def initial_run(wildcards):
+    """The run whose weights a run starts from, with its checkpoints; none for most."""
+    start = run_spec(wildcards).get("initial_weights")
+    if start is None:
+        return []
+    folder = f"{RESULTS}/{wildcards.notebook}/{start['experiment']}/seed{wildcards.seed}"
+    return [f"{folder}/run.json", f"{folder}/checkpoints"]
+
+
 def pretrained_files(wildcards):
     """The weights files, of those that an experiment's backbones start from, that are there."""
     layers = run_spec(wildcards)["layers"]

@@ -2,6 +2,7 @@ rule train_run:
     input:
         data=dataset_of,
         pretrained=pretrained_files,
+        initial=initial_run,
         code=stage_code("train_run.py"),
     output:
         history=f"{RUN}/history.csv",

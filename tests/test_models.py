@@ -216,3 +216,37 @@ def test_augmentation_sees_pixels_of_0_to_255() -> None:
     kernel, bias = model.layers[-1].get_weights()
     np.testing.assert_allclose(brighter[0], 0.5 * kernel.sum(axis=0) + bias, rtol=1e-3)
     json.dumps(models.layer_table(declared, model))
+
+
+def kept_run(folder: Path, declared: dict[str, Any], seed: int = 7) -> Path:
+    model = models.build(declared, SIZE, seed=seed)
+    (folder / "checkpoints").mkdir(parents=True)
+    model.save_weights(folder / "checkpoints/a.weights.h5")
+    entry = {"epoch": 3, "file": "a.weights.h5", "kept_for": ["best"]}
+    (folder / "run.json").write_text(json.dumps({"checkpoints": [entry]}))
+    return folder / "run.json"
+
+
+@pytest.mark.parametrize("checkpoint", ["best", 3])
+def test_a_warm_start_takes_over_the_weights_of_a_checkpoint(
+    tmp_path: Path, checkpoint: str | int
+) -> None:
+    declared = spec({"Conv2D": {"filters": 4, "kernel_size": 3}})
+    model = models.build(declared, SIZE, seed=1)
+    run = kept_run(tmp_path, declared)
+    models.load_checkpoint(model, {"experiment": "a", "checkpoint": checkpoint}, run)
+    for ours, theirs in zip(
+        model.get_weights(), models.build(declared, SIZE, seed=7).get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_warm_start_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    declared = spec({"Conv2D": {"filters": 4, "kernel_size": 3}})
+    run = kept_run(tmp_path, declared)
+    other = models.build(spec({"Conv2D": {"filters": 5, "kernel_size": 3}}), SIZE)
+    with pytest.raises(ScratchbookError, match=r"3×3×3×4.*where.*3×3×3×5"):
+        models.load_checkpoint(other, {"experiment": "a", "checkpoint": "best"}, run)
+    same = models.build(declared, SIZE)
+    with pytest.raises(ScratchbookError, match="a kept no weights of epoch 9, only of 3"):
+        models.load_checkpoint(same, {"experiment": "a", "checkpoint": 9}, run)

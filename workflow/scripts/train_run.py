@@ -34,6 +34,7 @@ with (
         hardware=describe_hardware(snakemake.threads, on_gpu),
         code=Path(__file__).parent,
         pretrained=Path(snakemake.params.pretrained),
+        initial_run=Path(snakemake.input.initial[0]) if snakemake.input.initial else None,
         say=console.say,
         on_batch=console.progress,
     )

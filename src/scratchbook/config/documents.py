@@ -33,6 +33,8 @@ TABLES: dict[str, type[BaseModel]] = {
     "source bundled": datasets.BundledSource,
     "notebook": notebooks.Notebook,
     "experiment": notebooks.Experiment,
+    "schedule": notebooks.Schedule,
+    "initial_weights": notebooks.InitialWeights,
     "backbone": layers.Backbone,
     "residual": layers.Residual,
     "defaults": notebooks.Defaults,

@@ -40,6 +40,30 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Text = Annotated[str, Field(max_length=20_000)]
 
 
+class Schedule(Strict):
+    """The learning rate of each epoch, from the optimizer's own."""
+
+    warm_up: int = Field(0, ge=0)
+    """Epochs in which it rises in equal steps, the last of them at the full rate."""
+    decay: Literal["cosine", "step", "none"] = "none"
+    """What it does then: falls to near 0 along half a `cosine`, falls by `factor` `every` so many
+    epochs (`step`), or stays."""
+    every: int | None = Field(None, ge=1)
+    """For `step`: after how many epochs."""
+    factor: float | None = Field(None, gt=0, lt=1)
+    """For `step`: by what it is multiplied."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Schedule:
+        if self.decay == "step" and (self.every is None or self.factor is None):
+            raise unusable("`decay: step` needs `every` and `factor`")
+        if self.decay != "step" and (self.every is not None or self.factor is not None):
+            raise unusable(f"`every` and `factor` are for `decay: step`, not {self.decay!r}")
+        if self.decay == "none" and not self.warm_up:
+            raise unusable("gives every epoch the same rate; give `warm_up` or `decay`")
+        return self
+
+
 class Training(Strict):
     """How a network is trained; each key may stand in an experiment or in `defaults`."""
 
@@ -49,6 +73,9 @@ class Training(Strict):
     optimizer: Optimizer | None = None
     """A Keras optimizer, `Adam: {learning_rate: 0.001}` (the default) or by name alone. `decay` is
     Keras 2's rule: learning_rate / (1 + decay · steps)."""
+    schedule: Schedule | None = None
+    """The learning rate of each epoch: `{warm_up: 2, decay: cosine}`, or
+    `{decay: step, every: 10, factor: 0.1}`. Not together with `ReduceLROnPlateau`."""
     loss: Literal["categorical_crossentropy", "binary_crossentropy"] | None = None
     """The loss; `categorical_crossentropy` unless given. `binary_crossentropy` on a softmax is
     taken by its definition, on probabilities clipped at 1e-7."""
@@ -68,6 +95,7 @@ class Training(Strict):
 DEFAULTS: dict[str, Any] = {
     "augment": [],
     "optimizer": {"Adam": {"learning_rate": 0.001}},
+    "schedule": None,
     "loss": LOSSES[0],
     "batch_size": 32,
     "epochs": 10,
@@ -92,6 +120,16 @@ class Defaults(Training):
             for name, arguments in value.items():
                 keras_object({name: arguments}, "layer")
         return value
+
+
+class InitialWeights(Strict):
+    """Start from the weights of another experiment's run with the same seed, not from random ones.
+    The optimizer starts anew."""
+
+    experiment: Name
+    """The experiment; it is run first."""
+    checkpoint: Literal["best", "last"] | Annotated[int, Field(ge=1)] = "best"
+    """Which of its weights: `best`, `last` or the number of an epoch."""
 
 
 class Recorded(Strict):
@@ -127,6 +165,9 @@ class Experiment(Training):
     """The network, as Keras layers in order: `Conv2D: 32`, `MaxPooling2D`, …, `Residual` blocks,
     and perhaps a pretrained `Backbone` in first place. The last is a `Dense` with a softmax unit a
     class (or one sigmoid unit)."""
+    initial_weights: InitialWeights | None = None
+    """Weights of another experiment to start from (not taken over from a parent):
+    `{experiment: train1, checkpoint: best}`."""
     recorded: Recorded = Field(default_factory=Recorded)
     """Figures an earlier notebook wrote down for this experiment."""
     notes: list[Text] = Field(default_factory=list)
@@ -228,6 +269,46 @@ class Notebook(Strict):
             self._check_backbone(name, experiment)
         return self
 
+    @model_validator(mode="after")
+    def _one_hand_on_the_rate(self) -> Notebook:
+        for name in self.experiments:
+            callbacks = [
+                keras_object(entry, "callback")["class_name"]
+                for entry in self._value(name, "callbacks") or []
+            ]
+            if self._value(name, "schedule") and "ReduceLROnPlateau" in callbacks:
+                raise unusable(
+                    f"experiments.{name}.schedule: sets the learning rate of each epoch, and so "
+                    "does ReduceLROnPlateau; leave one of them out (`callbacks: []`)"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _warm_starts_lead_back(self) -> Notebook:
+        for name in self.experiments:
+            chain = [name]
+            while (start := self.experiments[chain[-1]].initial_weights) is not None:
+                where = f"experiments.{chain[-1]}.initial_weights"
+                source = start.experiment
+                if source not in self.experiments:
+                    raise unusable(
+                        f"{where}.experiment: no experiment {source!r}; "
+                        f"{nearest(source, self.experiments)}"
+                    )
+                chain.append(source)
+                if source in chain[:-1]:
+                    raise unusable(
+                        f"{where}.experiment: goes in a circle: {' → '.join(chain)}; "
+                        "let one of them start from random weights"
+                    )
+                epochs = self._value(source, "epochs")
+                if isinstance(start.checkpoint, int) and start.checkpoint > epochs:
+                    raise unusable(
+                        f"{where}.checkpoint: is epoch {start.checkpoint}, but {source} is trained "
+                        f"for {epochs}"
+                    )
+        return self
+
     @staticmethod
     def _check_backbone(name: str, experiment: Experiment) -> None:
         for position, entry in enumerate(experiment.layers or []):
@@ -286,12 +367,24 @@ class Notebook(Strict):
         """CPU threads of the experiment's trainings."""
         return self._value(experiment, "threads")
 
+    def warm_epochs(self, experiment: str) -> set[int]:
+        """The epochs of an experiment, given by number, that others start from."""
+        starts = (other.initial_weights for other in self.experiments.values())
+        return {
+            start.checkpoint
+            for start in starts
+            if start and start.experiment == experiment and isinstance(start.checkpoint, int)
+        }
+
     def spec(self, experiment: str) -> dict[str, Any]:
         """What determines the experiment's runs, with every default filled in (plain JSON)."""
         value = partial(self._value, experiment)
         chain = self._chain(experiment)
         layers = next(level.layers for level in chain if level.layers is not None)
         recorded = self.experiments[experiment].recorded
+        start = self.experiments[experiment].initial_weights
+        schedule = value("schedule")
+        given = {"initial_weights": start, "schedule": schedule}  # written only where there is one
         return {
             "dataset": self.dataset,
             "layers": [layer_object(entry, self.defaults.layers) for entry in layers],
@@ -303,6 +396,7 @@ class Notebook(Strict):
             "train_samples": value("train_samples"),
             "callbacks": [keras_object(entry, "callback") for entry in value("callbacks")],
             "validation": self.validation,
+            **{key: part.model_dump() for key, part in given.items() if part},
             "recorded_parameters": recorded.parameters,
             "recorded_trainable": recorded.trainable,
         }

@@ -53,6 +53,8 @@ class Project:
         if self.settings.smoke:
             for backbone in backbones(spec["layers"]):
                 backbone["weights"] = "none"  # what runs in minutes does without downloads
+            if "initial_weights" in spec:  # of the one epoch that there is
+                spec["initial_weights"] |= {"checkpoint": "last"}
             spec |= {"epochs": 1, "train_samples": None, "batch_size": min(spec["batch_size"], 8)}
         return spec
 
@@ -61,10 +63,13 @@ class Project:
         return self.notebooks[notebook].threads(experiment)
 
     def cam_epochs(self, notebook: str, experiment: str) -> list[int]:
-        """The numbered epochs whose weights Grad-CAM needs; `best` and `last` are kept anyway."""
-        cam = self.notebooks[notebook].cam
+        """The numbered epochs whose weights Grad-CAM or another experiment's warm start needs;
+        `best` and `last` are kept anyway."""
+        declared = self.notebooks[notebook]
+        wanted = set(declared.cam.numbered() if declared.cam else ())
+        wanted |= declared.warm_epochs(experiment)
         epochs = self.spec(notebook, experiment)["epochs"]
-        return [epoch for epoch in cam.numbered() if epoch <= epochs] if cam else []
+        return sorted(epoch for epoch in wanted if epoch <= epochs)
 
     def command(self) -> str:
         """The command that makes these results again."""

@@ -9,6 +9,7 @@ from .checks import (
     survey_networks,
 )
 from .network import build, layer_table, output_activation
+from .weights import load_checkpoint
 
 __all__ = [
     "build",
@@ -18,6 +19,7 @@ __all__ = [
     "count_parameters",
     "display_id",
     "layer_table",
+    "load_checkpoint",
     "output_activation",
     "survey_networks",
 ]

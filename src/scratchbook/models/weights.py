@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +64,7 @@ def load_pretrained(
             f"weights: there is no file {file}; put the weights of {config['application']} there, "
             "or write `weights: imagenet`"
         )
-    stored = _stored(file)
+    stored = sum(math.prod(shape) for shape in _shapes(file))
     fits = [model for model in (network, whole) if model.count_params() == stored]
     if not fits:
         raise ScratchbookError(
@@ -70,6 +73,43 @@ def load_pretrained(
             "all; give the weights of this network"
         )
     load_weights(fits[0], file)
+
+
+def load_checkpoint(model: keras.Model, start: dict[str, Any], run_file: Path) -> None:
+    """Loads the weights that another run kept.
+
+    Args:
+        model: the network to be trained.
+        start: `experiment` and `checkpoint` (best, last or an epoch).
+        run_file: that run's run.json; its checkpoints lie beside it.
+
+    Raises:
+        ScratchbookError: the checkpoint was not kept, or the networks' weights differ in shape.
+    """
+    run = json.loads(run_file.read_text(encoding="utf-8"))
+    checkpoint = start["checkpoint"]
+    found = [
+        entry
+        for entry in run["checkpoints"]
+        if entry["epoch"] == checkpoint or checkpoint in entry["kept_for"]
+    ]
+    where = f"initial_weights: {start['experiment']}"
+    if not found:
+        kept = ", ".join(str(entry["epoch"]) for entry in run["checkpoints"])
+        raise ScratchbookError(f"{where} kept no weights of epoch {checkpoint}, only of {kept}")
+    file = run_file.parent / "checkpoints" / found[0]["file"]
+    theirs, ours = _shapes(file), [tuple(w.shape) for w in model.weights]
+    if sorted(theirs) != sorted(ours):
+        extra, missing = Counter(theirs) - Counter(ours), Counter(ours) - Counter(theirs)
+        raise ScratchbookError(
+            f"{where} has other shapes than this network: it holds "
+            f"{_words(extra)} where {_words(missing)} is needed; warm starts need equal layers"
+        )
+    load_weights(model, file)
+
+
+def _words(shapes: Counter[tuple[int, ...]]) -> str:
+    return ", ".join("×".join(map(str, shape)) for shape in shapes.elements()) or "nothing"
 
 
 def load_weights(model: keras.Model, file: Path) -> None:
@@ -85,16 +125,16 @@ def load_weights(model: keras.Model, file: Path) -> None:
         ) from None
 
 
-def _stored(file: Path) -> int:
-    """How many parameters a weights file holds."""
+def _shapes(file: Path) -> list[tuple[int, ...]]:
+    """The shapes of the arrays in a weights file."""
     import h5py
 
-    sizes: list[int] = []
+    shapes: list[tuple[int, ...]] = []
 
     def visit(name: str, item: Any) -> None:
         weights = isinstance(item, h5py.Dataset) and item.dtype.kind == "f"  # no generators' states
         if weights and not name.startswith("optimizer/"):
-            sizes.append(int(item.size))
+            shapes.append(tuple(item.shape))
 
     try:
         with h5py.File(file) as opened:
@@ -103,7 +143,7 @@ def _stored(file: Path) -> int:
         raise ScratchbookError(
             f"weights: {file} is no whole weights file ({error}); fetch it again"
         ) from None
-    return sum(sizes)
+    return shapes
 
 
 def _download(whole: keras.Model, config: dict[str, Any], folder: Path) -> Path | None:

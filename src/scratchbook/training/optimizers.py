@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from scratchbook.config.errors import ScratchbookError
@@ -37,3 +38,26 @@ def make_optimizer(entry: dict[str, Any]) -> Any:
         raise ScratchbookError(
             f"optimizer: Keras refuses the arguments of {entry['class_name']}: {error}"
         ) from None
+
+
+def scheduled_rate(base: float, schedule: dict[str, Any], epoch: int, epochs: int) -> float:
+    """The learning rate of an epoch.
+
+    Warm-up over w epochs is linear: base · epoch / w. Epoch w + 1 + t then has
+        cosine  base · (1 + cos(π t / (epochs − w))) / 2   (Loshchilov & Hutter 2017, eq. 5)
+        step    base · factor^⌊t / every⌋
+
+    Args:
+        base: the optimizer's own rate.
+        schedule: `warm_up`, `decay`, and for steps `every` and `factor`.
+        epoch: from 1 to epochs.
+    """
+    warm_up = schedule["warm_up"]
+    if epoch <= warm_up:
+        return base * epoch / warm_up
+    done = epoch - warm_up - 1
+    if schedule["decay"] == "cosine":
+        return base * (1 + math.cos(math.pi * done / (epochs - warm_up))) / 2
+    if schedule["decay"] == "step":
+        return base * schedule["factor"] ** (done // schedule["every"])
+    return base

@@ -23,7 +23,7 @@ from scratchbook.data.prepared import Prepared
 from .batches import sample_rows
 from .fit import measure, predict_logits, train_epoch
 from .losses import accuracy_metric, loss_function
-from .optimizers import make_optimizer
+from .optimizers import make_optimizer, scheduled_rate
 from .state import Progress, RunState, hash_file
 
 HISTORY = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds"]
@@ -70,6 +70,7 @@ def train_run(
     hardware: dict[str, Any],
     code: Path,
     pretrained: Path = Path(),
+    initial_run: Path | None = None,
     say: Callable[[str], None],
     on_batch: Callable[[int, int], None],
 ) -> None:
@@ -84,6 +85,7 @@ def train_run(
         hardware: what `scratchbook.hardware` says of this machine.
         code: a folder in the repository whose commit is recorded.
         pretrained: the folder of backbones' weights files.
+        initial_run: run.json of the run that `initial_weights` names, its checkpoints beside it.
         say: takes a line for the log and the terminal.
         on_batch: takes (batches done, batches in the epoch).
 
@@ -98,9 +100,14 @@ def train_run(
     parameters = models.count_parameters(model)
     models.check_recorded(spec, parameters)
     models.check_classes(model, len(prepared.class_names))
+    if "initial_weights" in spec:
+        if initial_run is None:
+            raise ScratchbookError("initial_weights: the run to start from is missing")
+        models.load_checkpoint(model, spec["initial_weights"], initial_run)
     rows = split_rows(prepared, spec["validation"])
     rows["train"] = _training_rows(spec, prepared, rows["train"], seed)
     optimizer = make_optimizer(spec["optimizer"])
+    base_rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
     model.compile(optimizer=optimizer, loss=loss, metrics=[accuracy_metric(activation)])
     optimizer.build(model.trainable_variables)
 
@@ -114,6 +121,7 @@ def train_run(
         "threads": hardware["threads"],
         "packages": packages,
         "keep_epochs": sorted(keep_epochs),
+        "initial": provenance.hash_arrays(_weights(model)),
     }
     state = RunState(files.state, key, say)
     progress = _restore(state, model, say)
@@ -123,6 +131,8 @@ def train_run(
 
     while progress.epoch < spec["epochs"] and not progress.stopped:
         epoch = progress.epoch + 1
+        if schedule := spec.get("schedule"):
+            optimizer.learning_rate = scheduled_rate(base_rate, schedule, epoch, spec["epochs"])
         learning_rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
         epoch_clock = time.perf_counter()
         trained = train_epoch(

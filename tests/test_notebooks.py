@@ -1,0 +1,73 @@
+"""The shipped notebooks, and what an experiment may say of warm starts and schedules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+from projects import NOTEBOOK, REPOSITORY
+from pydantic import ValidationError
+
+from scratchbook.config.notebooks import Notebook
+from scratchbook.config.project import load_project, notebook_names
+from scratchbook.training.optimizers import scheduled_rate
+
+RECORDED = {
+    "dogs3": [109_082_179, 1_607_299],
+    "cifar10": [1_602_058, 1_602_058, 11_018_058],
+    "cifar100": [712_868, 5_735_844],
+    "pcam": [912_642, 793_922, 811_490, 811_490, 775_874, *[15_895_874] * 4],
+}
+
+
+def test_every_recorded_total_stands_in_its_notebook() -> None:
+    names = notebook_names(REPOSITORY / "config/notebooks")
+    project = load_project({"notebooks": names}, REPOSITORY)
+    for name, totals in RECORDED.items():
+        written = [e.recorded.parameters for e in project.notebooks[name].experiments.values()]
+        assert [total for total in written if total] == totals
+
+
+def notebook(**changes: dict[str, Any]) -> Notebook:
+    values = yaml.safe_load(NOTEBOOK)
+    for name, keys in changes.items():
+        values["experiments"][name] |= keys
+    return Notebook.model_validate(values)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"wide": {"initial_weights": {"experiment": "wide"}}}, "circle: wide → wide"),
+        ({"wide": {"initial_weights": {"experiment": "narrow"}},
+          "narrow": {"initial_weights": {"experiment": "wide"}}}, "goes in a circle"),
+        ({"wide": {"initial_weights": {"experiment": "narow"}}}, "no experiment 'narow'"),
+        ({"wide": {"initial_weights": {"experiment": "narrow", "checkpoint": 3}}},
+         "is epoch 3, but narrow is trained for 2"),
+        ({"wide": {"schedule": {"decay": "step", "every": 2}}}, "needs `every` and `factor`"),
+        ({"wide": {"schedule": {"decay": "cosine", "every": 2}}}, "are for `decay: step`"),
+        ({"wide": {"schedule": {}}}, "the same rate"),
+        ({"wide": {"schedule": {"decay": "cosine"}, "callbacks": ["ReduceLROnPlateau"]}},
+         "and so does ReduceLROnPlateau"),
+    ],
+)  # fmt: skip
+def test_a_warm_start_or_schedule_that_cannot_be_is_refused(changes: dict, said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        notebook(**changes)
+
+
+def test_the_weights_that_a_warm_start_needs_are_kept() -> None:
+    declared = notebook(wide={"initial_weights": {"experiment": "narrow", "checkpoint": 2}})
+    assert declared.warm_epochs("narrow") == {2}
+    assert declared.spec("wide")["initial_weights"] == {"experiment": "narrow", "checkpoint": 2}
+    assert "initial_weights" not in declared.spec("narrow")
+
+
+def test_the_rate_warms_up_and_then_falls_as_declared() -> None:
+    cosine = {"warm_up": 2, "decay": "cosine", "every": None, "factor": None}
+    rates = [scheduled_rate(0.1, cosine, epoch, 6) for epoch in range(1, 7)]
+    assert rates == pytest.approx([0.05, 0.1, 0.1, 0.0853553, 0.05, 0.0146447], abs=1e-6)
+    step = {"warm_up": 0, "decay": "step", "every": 2, "factor": 0.1}
+    rates = [scheduled_rate(1.0, step, epoch, 5) for epoch in range(1, 6)]
+    assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01])
