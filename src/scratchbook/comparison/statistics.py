@@ -172,7 +172,7 @@ def satterthwaite(
         return np.inf
     uncertain = image_variance**2 / max(images - 1, 1)
     uncertain += sum(variance**2 / degrees for variance, degrees in known)
-    return (image_variance + seed_variance) ** 2 / uncertain if uncertain else np.inf
+    return max(1.0, (image_variance + seed_variance) ** 2 / uncertain) if uncertain else np.inf
 
 
 @dataclass(frozen=True)

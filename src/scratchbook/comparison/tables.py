@@ -284,7 +284,7 @@ def _pairs(
     table = pd.DataFrame(rows, columns=PAIR_COLUMNS)
     table["p_holm"] = holm(table["p"].to_numpy(dtype=float))
     clear = (table["low"] > 0) | (table["high"] < 0)
-    wins = clear & (table["p_holm"] < 1 - level)
+    wins = clear & (table["p_holm"] < round(1 - level, 9))
     winner = table["second"].where(table["difference"] > 0, table["first"])
     table["better"] = winner.where(wins, "")
     table["verdict"] = [
@@ -334,7 +334,7 @@ def _ties(rows: pd.DataFrame, metric: str, answers: dict[str, Answers], level: f
         found = difference(other, best)
         p.append(difference_p(found) if found.seeds_known else mcnemar(other, best))
     tied = [
-        other is not None and adjusted >= 1 - level
+        other is not None and adjusted >= round(1 - level, 9)
         for other, adjusted in zip(others, holm(np.array(p)), strict=True)
     ]
     return [any(tied), *tied]

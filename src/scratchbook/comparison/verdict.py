@@ -36,7 +36,7 @@ def verdict(
         difference, low, high = -difference, -high, -low
     shown = f"{difference * 100:+.1f} points [{low * 100:.1f}, {high * 100:.1f}]"
     clear = low > 0 or high < 0
-    if clear and p < 1 - level:
+    if clear and p < round(1 - level, 9):
         if not seeds_covered:
             return (
                 f"{better}'s run is better: {shown}; with one seed it may be the seed, "
