@@ -87,7 +87,9 @@ def initial_run(wildcards):
     start = run_spec(wildcards).get("initial_weights")
     if start is None:
         return []
-    folder = f"{RESULTS}/{wildcards.notebook}/{start['experiment']}/seed{wildcards.seed}"
+    folder = (
+        f"{RESULTS}/{wildcards.notebook}/{start['experiment']}/seed{wildcards.seed}"
+    )
     return [f"{folder}/run.json", f"{folder}/checkpoints"]
 
 
@@ -151,6 +153,12 @@ def mapped_runs(wildcards):
 def template_files():
     """The page's templates and styles: editing one renders the page anew."""
     return sorted(str(path) for path in (ROOT / "report").glob("*.*"))
+
+
+def config_files():
+    """What was declared; the page shows it."""
+    notebooks = [f"config/notebooks/{name}.yaml" for name in PROJECT.notebooks]
+    return ["config/config.yaml", "config/datasets.yaml", *notebooks]
 
 
 def trial_of(wildcards):

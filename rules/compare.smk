@@ -3,7 +3,10 @@ rule compare_experiments:
         runs=evaluated_runs,
         code=stage_code("compare_experiments.py"),
     output:
-        experiments=f"{RESULTS}/{{notebook}}/compare.csv",
+        experiments=report(
+            f"{RESULTS}/{{notebook}}/compare.csv",
+            caption="../report/captions/compare.rst",
+        ),
         pairs=f"{RESULTS}/{{notebook}}/comparisons.csv",
         markdown=f"{RESULTS}/{{notebook}}/compare.md",
         latex=f"{RESULTS}/{{notebook}}/compare.tex",

@@ -9,7 +9,10 @@ rule write_notebook:
         data=dataset_of,
         code=stage_code("write_notebook.py"),
     output:
-        notebook=f"{RESULTS}/{{notebook}}/notebook.md",
+        notebook=report(
+            f"{RESULTS}/{{notebook}}/notebook.md",
+            caption="../report/captions/notebook.rst",
+        ),
         figures=directory(f"{RESULTS}/{{notebook}}/figures"),
     log:
         f"{LOGS}/{{notebook}}/notebook.log",
@@ -33,9 +36,11 @@ rule write_report:
         notebooks=[f"{RESULTS}/{name}/notebook.md" for name in PROJECT.notebooks],
         figures=[f"{RESULTS}/{name}/figures" for name in PROJECT.notebooks],
         templates=template_files(),
+        config=config_files(),
+        requirements=str(ROOT / "requirements.txt"),
         code=stage_code("write_report.py"),
     output:
-        REPORT,
+        report(REPORT, caption="../report/captions/page.rst"),
     log:
         f"{LOGS}/report.log",
     benchmark:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 REPOSITORY = Path(__file__).parent.parent
-PARTS = ["Snakefile", "rules", "workflow", "src", "report", "profiles", "envs"]
+PARTS = ["Snakefile", "rules", "workflow", "src", "report", "profiles", "envs", "requirements.txt"]
 
 DATASETS = """
 shapes:
