@@ -10,8 +10,8 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from projects import NOTEBOOK, REPOSITORY, make_project, scratchbook, snakemake
 
+from projects import NOTEBOOK, REPOSITORY, make_project, scratchbook, snakemake
 from scratchbook.config.claims import bindings
 from scratchbook.config.errors import ScratchbookError
 from scratchbook.config.notebooks import Notebook

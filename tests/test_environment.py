@@ -6,6 +6,7 @@ import re
 
 import yaml
 from packaging.requirements import Requirement
+
 from projects import REPOSITORY
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import yaml
-from projects import NOTEBOOK, REPOSITORY
 from pydantic import ValidationError
 
+from projects import NOTEBOOK, REPOSITORY
 from scratchbook.config.notebooks import Notebook
 from scratchbook.config.project import load_project, notebook_names
 from scratchbook.training.optimizers import scheduled_rate

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from projects import planned, snakemake
 
 CHAIN = {"train_run", "evaluate_run", "map_attention"}

@@ -161,14 +161,23 @@ def test_decay_lowers_the_rate_by_the_rule_of_keras_2_and_leaves_the_rate_settab
     assert float(np.asarray(optimizer.learning_rate)) == pytest.approx(0.1)
 
 
-AUGMENTED = SPEC | {"augment": [{"class_name": "RandomFlip", "config": {"mode": "horizontal"}},
-                                {"class_name": "RandomRotation", "config": {"factor": 0.1}}]}  # fmt: skip
+AUGMENTED = SPEC | {
+    "augment": [
+        {"class_name": "RandomFlip", "config": {"mode": "horizontal"}},
+        {"class_name": "RandomRotation", "config": {"factor": 0.1}},
+    ]
+}
 PLATEAU = SPEC | {
     "epochs": 6,
-    "optimizer": {"class_name": "SGD", "config": {"learning_rate": 0.1, "momentum": 0.9, "decay": 1e-3}},
-    "callbacks": [{"class_name": "ReduceLROnPlateau", "config": {"patience": 1, "min_delta": 10.0}},
-                  {"class_name": "EarlyStopping", "config": {"patience": 4, "min_delta": 10.0}}],
-}  # fmt: skip
+    "optimizer": {
+        "class_name": "SGD",
+        "config": {"learning_rate": 0.1, "momentum": 0.9, "decay": 1e-3},
+    },
+    "callbacks": [
+        {"class_name": "ReduceLROnPlateau", "config": {"patience": 1, "min_delta": 10.0}},
+        {"class_name": "EarlyStopping", "config": {"patience": 4, "min_delta": 10.0}},
+    ],
+}
 
 
 @pytest.mark.parametrize(
