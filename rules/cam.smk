@@ -5,8 +5,7 @@ rule map_attention:
         checkpoints=f"{RUN}/checkpoints",
         code=stage_code("map_attention.py"),
     output:
-        maps=f"{RUN}/cam.h5",
-        drift=f"{RUN}/drift.csv",
+        f"{RUN}/cam.h5",
     log:
         f"{LOGS}/{{notebook}}/{{experiment}}/seed{{seed}}/cam.log",
     benchmark:
@@ -22,3 +21,24 @@ rule map_attention:
         choices=cam_choices,
     script:
         "../workflow/scripts/map_attention.py"
+
+
+rule measure_drift:
+    input:
+        maps=f"{RUN}/cam.h5",
+        other_seeds=maps_of_other_seeds,
+        code=stage_code("measure_drift.py"),
+    output:
+        f"{RUN}/drift.csv",
+    log:
+        f"{LOGS}/{{notebook}}/{{experiment}}/seed{{seed}}/drift.log",
+    benchmark:
+        f"{BENCHMARKS}/{{notebook}}/{{experiment}}/seed{{seed}}/drift.tsv"
+    conda:
+        "../envs/statistics.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    script:
+        "../workflow/scripts/measure_drift.py"

@@ -78,8 +78,9 @@ def dataset_of(wildcards):
 
 
 def run_spec(wildcards):
-    """What determines an experiment's runs."""
-    return PROJECT.spec(wildcards.notebook, wildcards.experiment)
+    """What determines an experiment's runs; what was recorded of them does not."""
+    spec = PROJECT.spec(wildcards.notebook, wildcards.experiment)
+    return {key: spec[key] for key in spec if not key.startswith("recorded_")}
 
 
 def initial_run(wildcards):
@@ -124,6 +125,15 @@ def kept_epochs(wildcards):
 def cam_choices(wildcards):
     """What Grad-CAM is to look at."""
     return PROJECT.page(wildcards.notebook)["cam"]
+
+
+def maps_of_other_seeds(wildcards):
+    """The experiment's maps under its other seeds, for drift to be held against."""
+    return [
+        f"{RESULTS}/{wildcards.notebook}/{wildcards.experiment}/seed{seed}/cam.h5"
+        for seed in PROJECT.seeds(wildcards.notebook)
+        if str(seed) != wildcards.seed
+    ]
 
 
 def files_of_runs(notebook, *names):

@@ -9,7 +9,7 @@ import pytest
 
 from projects import planned, snakemake
 
-CHAIN = {"train_run", "evaluate_run", "map_attention"}
+CHAIN = {"train_run", "evaluate_run", "map_attention", "measure_drift"}
 PAGE = {"write_notebook halves", "write_report"}
 
 
@@ -44,6 +44,16 @@ def test_a_fresh_checkout_of_the_code_runs_nothing(project: Path, tmp_path: Path
     assert planned(project) == set()
 
 
+def test_writing_down_a_recorded_figure_trains_nothing(project: Path) -> None:
+    edit(
+        project,
+        "config/notebooks/halves.yaml",
+        "    title: a wide net\n",
+        "    title: a wide net\n    recorded: {parameters: 547, val_accuracy: 0.9}\n",
+    )
+    assert planned(project) == PAGE | {"compare_experiments halves"}
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [("it learns something", "it learns little"), ("a wide net", "a broad net")],
@@ -75,7 +85,7 @@ def test_editing_one_learning_rate_runs_that_experiment_and_what_follows(project
     [
         ("src/scratchbook/training/losses.py", CHAIN),
         ("src/scratchbook/evaluation.py", {"evaluate_run"}),
-        ("src/scratchbook/cam/maps.py", {"map_attention"}),
+        ("src/scratchbook/cam/maps.py", {"map_attention", "measure_drift"}),
         ("src/scratchbook/data/source.py", {"prepare_dataset"}),
         ("report/page.html.j2", set()),
     ],
@@ -86,10 +96,10 @@ def test_editing_the_code_of_a_stage_runs_that_stage(
     path = project / file
     path.write_text(path.read_text() + "\n")
     jobs = rules(planned(project))
-    first = {"prepare_dataset", "evaluate_run", "train_run", "map_attention"} & jobs
+    first = {"prepare_dataset", "evaluate_run", *CHAIN} & jobs
     assert expected <= jobs
     assert "write_report" in jobs
-    if expected in ({"evaluate_run"}, {"map_attention"}, set()):
+    if expected in ({"evaluate_run"}, {"map_attention", "measure_drift"}, set()):
         assert first == expected
 
 

@@ -1,4 +1,4 @@
-"""Rule map_attention: a run's checkpoints in, Grad-CAM maps and their drift through epochs out."""
+"""Rule map_attention: a run's checkpoints in, Grad-CAM maps through its epochs out."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,6 @@ with (
         Path(snakemake.input.checkpoints),
         Prepared(snakemake.input.data),
         snakemake.params.choices,
-        Path(snakemake.output.maps),
-        Path(snakemake.output.drift),
+        Path(snakemake.output[0]),
         say=console.say,
     )

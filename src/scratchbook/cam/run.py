@@ -1,4 +1,4 @@
-"""A trained run's Grad-CAM: its run.json, checkpoints and data in, cam.h5 and drift.csv out."""
+"""A trained run's Grad-CAM: its run.json, checkpoints and data in, cam.h5 out."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ def map_run(
     checkpoints: Path,
     prepared: Prepared,
     choices: dict[str, Any],
-    maps: Path,
-    drift: Path,
+    output: Path,
     say: Callable[[str], None],
 ) -> None:
     """Explains a notebook's images in every epoch that was asked for and kept.
@@ -28,7 +27,7 @@ def map_run(
         checkpoints: the folder of its weights.
         prepared: the data it was trained on.
         choices: the notebook's `cam` section.
-        maps, drift: cam.h5 and drift.csv.
+        output: cam.h5.
         say: takes a line for the log and the terminal.
 
     Raises:
@@ -53,8 +52,8 @@ def map_run(
         prepared.class_names,
         choices["layer"],
         choices["method"],
-        maps,
-        drift,
+        output,
+        None,
         seed=run["seed"],
     )
     say(f"Grad-CAM of {len(rows)} images in epochs {', '.join(map(str, wanted))}")

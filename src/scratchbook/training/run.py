@@ -113,7 +113,7 @@ def train_run(
 
     packages = provenance.describe_packages()
     key = {
-        "spec": {k: v for k, v in spec.items() if not k.startswith("recorded_")},
+        "spec": spec,
         "seed": seed,
         "data": provenance.hash_arrays([prepared.labels, prepared.split]) + prepared.sha256,
         "precision": precision,
