@@ -24,6 +24,14 @@ onstart:
     check_networks()
 
 
+onsuccess:
+    remove_partial_page()
+
+
+onerror:
+    write_partial_page()
+
+
 rule all:
     default_target: True
     input:

@@ -31,6 +31,7 @@ except ScratchbookError as error:
 
 RESULTS = PROJECT.results
 REPORT = f"{RESULTS}/report.html" if PROJECT.settings.smoke else "report.html"
+PARTIAL = Path(REPORT).with_suffix(".partial.html")
 LOGS = f"{RESULTS}/logs"
 BENCHMARKS = f"{RESULTS}/benchmarks"
 RUN = f"{RESULTS}/{{notebook}}/{{experiment}}/seed{{seed}}"
@@ -60,6 +61,23 @@ def check_networks():
         raise WorkflowError(answer.stderr.strip())
     stamp.parent.mkdir(parents=True, exist_ok=True)
     stamp.write_text(key)
+
+
+def write_partial_page():
+    """Shows what is there when some runs failed; the workflow's exit code stays an error."""
+    if not any(Path(RESULTS).glob("*/*/seed*/run.json")):
+        return
+    from scratchbook.report import partial
+
+    partial.write_partial_page(
+        all_pages(None), Path(RESULTS), ROOT / "report", PARTIAL, PROJECT.command()
+    )
+    print(f"{PARTIAL}: the page of what is there", file=sys.stderr)
+
+
+def remove_partial_page():
+    """The whole page has taken its place."""
+    PARTIAL.unlink(missing_ok=True)
 
 
 def dataset_source(wildcards):

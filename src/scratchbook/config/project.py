@@ -21,7 +21,7 @@ from .strict import NAME_PATTERN, explain
 
 SMOKE_IMAGES = 60
 """About how many images of a data set `smoke=true` keeps; each class stays in each split."""
-_RESERVED = {"data", "smoke", "logs", "benchmarks", "state"}  # folders of results/
+_RESERVED = {"data", "smoke", "logs", "benchmarks", "state", "partial"}  # folders of results/
 Model = TypeVar("Model", bound=BaseModel)
 
 

@@ -26,15 +26,18 @@ ILLUSTRATED = 150  # experiments with figures of their own
 TABLE_CLASSES = 20  # a confusion matrix of more is drawn, not written
 
 
-def write_chapter(page: dict[str, Any], results: Path, output_dir: Path) -> None:
+def write_chapter(
+    page: dict[str, Any], results: Path, output_dir: Path, *, tables: Path | None = None
+) -> None:
     """Writes `output_dir`/figures/*.svg and `output_dir`/notebook.md.
 
     Args:
         page: the notebook's text and resolved specs.
         results: the folder that holds {notebook}/ and data/.
         output_dir: results/{notebook}, or any other folder.
+        tables: the folder of {notebook}/compare.csv; `results` unless given.
     """
-    notebook = load_notebook(page, results)
+    notebook = load_notebook(page, results, tables)
     folder = Path(output_dir) / "figures"
     folder.mkdir(parents=True, exist_ok=True)
     drawn = dict(draw_figures(notebook, Path(results) / "data" / f"{page['dataset']}.h5"))

@@ -47,6 +47,7 @@ def write_page(
     command: str,
     *,
     chapters: Path | None = None,
+    tables: Path | None = None,
     config: Mapping[str, str] | None = None,
     requirements: str = "",
     rule_graph: str = "",
@@ -60,13 +61,14 @@ def write_page(
         output: report.html.
         command: what the user types to make the page again.
         chapters: where `write_chapter` wrote {notebook}/figures; `results` unless given.
+        tables: the folder of {notebook}/compare.csv; `results` unless given.
         config: the configuration files' text by their name.
         requirements: the text of the pinned requirements.
         rule_graph: what `snakemake --rulegraph` prints (dot), or nothing.
 
     Warns of a page over 15 MB.
     """
-    notebooks = [load_notebook(page, results) for page in pages]
+    notebooks = [load_notebook(page, results, tables) for page in pages]
     views = [_chapter(notebook, results, Path(chapters or results)) for notebook in notebooks]
     environment = Environment(
         loader=FileSystemLoader(templates),

@@ -23,6 +23,7 @@ WORDS = {"experiment", "id", "parent", "changes", "status", "interval_covers",
          "recorded_metric", "precision", "first", "second", "split", "covers", "better",
          "verdict"}  # fmt: skip
 MISTAKES = 12
+LOG_LINES = 3
 
 
 @dataclass(frozen=True)
@@ -71,13 +72,20 @@ class Notebook:
         return [run for experiment in self.experiments for run in experiment.runs]
 
 
-def load_notebook(page: dict[str, Any], results: Path) -> Notebook:
+def load_notebook(page: dict[str, Any], results: Path, tables: Path | None = None) -> Notebook:
     """Reads what `results`/{notebook} holds. A file that is missing or broken is a problem told,
-    never an error: a page with one failed run is still worth reading."""
+    never an error: a page with one failed run is still worth reading.
+
+    Args:
+        page: the notebook's text and resolved specs.
+        results: the folder that holds {notebook}/ and data/.
+        tables: the folder of {notebook}/compare.csv; `results` unless given.
+    """
     folder = Path(results) / page["name"]
+    compared = Path(tables or results) / page["name"]
     problems: list[str] = []
-    rows = _read_table(folder / "compare.csv", COLUMNS, problems)
-    pairs = _read_table(folder / "comparisons.csv", PAIR_COLUMNS, problems)
+    rows = _read_table(compared / "compare.csv", COLUMNS, problems)
+    pairs = _read_table(compared / "comparisons.csv", PAIR_COLUMNS, problems)
     by_name = {row["experiment"]: row for row in _records(rows)}
     experiments = [
         _load_experiment(declared, page["seeds"], folder, by_name.get(declared["name"], {}))
@@ -208,9 +216,9 @@ def _load_experiment(
             record = json.loads((place / "run.json").read_text(encoding="utf-8"))
             history = pd.read_csv(place / "history.csv")
         except FileNotFoundError as error:
-            missing.append(
-                f"seed {seed} is missing ({Path(str(error.filename)).name} is not there)"
-            )
+            absent = f"seed {seed} is missing ({Path(str(error.filename)).name} is not there)"
+            log = folder.parent / "logs" / folder.name / declared["name"] / place.name / "train.log"
+            missing.append(absent + _end_of_log(log))
             continue
         except (OSError, ValueError) as error:
             missing.append(f"seed {seed} cannot be read ({error})")
@@ -222,6 +230,16 @@ def _load_experiment(
             missing.append(f"seed {seed} is not evaluated (no readable metrics.json)")
         runs.append(Run(seed, place, record, history, metrics))
     return Experiment(declared, runs, missing, row)
+
+
+def _end_of_log(log: Path) -> str:
+    """The last lines of a training's log, for whoever asks why it has no results."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    last = [line.strip() for line in lines if line.strip()][-LOG_LINES:]
+    return "; its log ends: " + " | ".join(last) if last else ""
 
 
 def _diagnose(
