@@ -59,6 +59,13 @@ def edited(before: str, after: str) -> str:
         ("  wide:", "  '':", ["''"]),
         ("  wide:", f"  {'x' * 300}:", ["xxx"]),
         ("goal:", "gaol:", ["unknown key 'gaol'", "did you mean 'goal'?"]),
+        ("cam:", "diagnoses: {mute: [OVERFITT]}\ncam:", ["'OVERFITT' is no", "'OVERFIT'?"]),
+        ("cam:", "diagnoses: {mute: ['OVERFIT:wid']}\ncam:", ["no experiment 'wid'", "'wide'?"]),
+        (
+            "cam:",
+            "diagnoses: {thresholds: {overfit_gapp: 1}}\ncam:",
+            ["diagnoses.thresholds", "'overfit_gapp'", "'overfit_gap'?"],
+        ),
         ("epochs: [1, last]", "epochs: [1, latest]", ["cam.epochs[1]", "'latest'"]),
     ],
 )
@@ -149,14 +156,14 @@ def test_generated_files_are_in_step_with_the_code() -> None:
 
 def test_config_imports_quickly_and_lightly() -> None:
     program = (
-        "import sys, time; start = time.perf_counter()\n"
+        "import sys, time; start = time.process_time()\n"
         "import scratchbook.config.project, scratchbook.data.location\n"
-        "print(time.perf_counter() - start)\n"
+        "print(time.process_time() - start)\n"
         "heavy = {'tensorflow', 'keras', 'pandas', 'matplotlib', 'numpy', 'h5py', 'scipy'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     seconds = []
-    for _ in range(3):
+    for _ in range(5):  # processor time, since other jobs on the machine are no fault of ours
         answer = subprocess.run(
             [sys.executable, "-c", program], capture_output=True, text=True, check=False
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,9 @@ from hypothesis import strategies as st
 
 from result_trees import make_page, make_results, make_spec
 from scratchbook.comparison import compare
-from scratchbook.config.errors import ScratchbookError
 from scratchbook.diagnoses import (
     CODES,
     Thresholds,
-    change_thresholds,
     count_classes,
     diagnose,
     diagnose_recorded,
@@ -174,9 +171,7 @@ def test_small_test_and_seed_noise_need_differences_within_the_noise(tmp_path: P
     alike = compare(page, tmp_path)
     assert codes(small_test(alike, LIMITS)) == ["SMALL-TEST"]
     gains = alike.rows.set_index("experiment")["test_accuracy"]
-    noisy = {
-        one.experiment for one in seed_noise(alike, change_thresholds({"seed_noise_ratio": 0}))
-    }
+    noisy = {one.experiment for one in seed_noise(alike, Thresholds(seed_noise_ratio=0))}
     assert noisy == {
         child
         for child, parent in (("train2", "train1"), ("train3", "train2"))
@@ -252,24 +247,6 @@ def test_a_code_is_muted_everywhere_or_for_one_experiment(tmp_path: Path) -> Non
     assert diagnose(higher, tmp_path, comparison) == []
 
 
-@pytest.mark.parametrize(
-    ("mute", "expected"), [(["OVERFITT"], "OVERFIT"), (["OVERFIT:train9"], "train")]
-)
-def test_an_unknown_mute_is_refused(tmp_path: Path, mute: list[str], expected: str) -> None:
-    page = make_page(diagnoses={"mute": mute})
-    with pytest.raises(ScratchbookError, match=expected):
-        diagnose(page, tmp_path, compare(page, tmp_path))
-
-
-@pytest.mark.parametrize(
-    ("changed", "expected"),
-    [({"overfit_gapp": 0.1}, "overfit_gap"), ({"overfit_gap": "wide"}, "not a number")],
-)
-def test_an_unusable_threshold_is_refused(changed: dict[str, Any], expected: str) -> None:
-    with pytest.raises(ScratchbookError, match=expected):
-        change_thresholds(changed)
-
-
 def test_classes_are_the_last_units() -> None:
     assert count_classes(make_spec("n", "a")) == 3
     unit = [{"class_name": "Dense", "config": {"units": 1, "activation": "sigmoid"}}]
@@ -281,5 +258,5 @@ def test_the_docs_have_a_section_a_code_and_every_threshold_with_its_default() -
     assert set(re.findall(r"^## (.+)$", text, re.MULTILINE)) >= set(CODES)
     documented = dict(re.findall(r"^\| `(\w+)` \| ([\d.]+) \|", text, re.MULTILINE))
     assert {name: float(value) for name, value in documented.items()} == {
-        one.name: one.default for one in fields(Thresholds)
+        name: field.default for name, field in Thresholds.model_fields.items()
     }

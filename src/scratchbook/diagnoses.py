@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,7 +18,8 @@ import numpy as np
 
 from scratchbook.comparison.runs import read_json
 from scratchbook.comparison.tables import Comparison
-from scratchbook.config.errors import ScratchbookError, nearest
+from scratchbook.config.diagnoses import CODES, Thresholds
+from scratchbook.config.errors import ScratchbookError
 
 ADVICE = MappingProxyType(
     {
@@ -34,28 +35,6 @@ ADVICE = MappingProxyType(
         "SEED-NOISE": "Run more seeds before believing the gain.",
     }
 )
-CODES = tuple(ADVICE)
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """Where each rule draws its line; docs/diagnoses.md explains every one."""
-
-    prior_loss: float = 0.02  # PRIOR-COLLAPSE: loss within this share of the prior's entropy
-    prior_loss_recorded: float = 0.005  # the same where the class prior is not known
-    prior_accuracy: float = 0.02  # and accuracy at most this much above the majority class
-    saturated_loss: float = 12.0  # SATURATED: nats lost on each wrong answer
-    overfit_gap: float = 0.05  # OVERFIT: growth of train − validation accuracy
-    overfit_rise: float = 0.10  # and rise of validation loss above its lowest, as a share
-    overfit_gap_recorded: float = 0.10  # the gap that is enough where only two figures are known
-    undertrained_end: float = 0.10  # UNDERTRAINED: best epoch in this last share of the epochs
-    undertrained_gain: float = 0.01  # and validation loss still falling by this share
-    lr_rise: float = 0.02  # LR-TOO-HIGH: a rise of training loss by this share counts
-    lr_share: float = 0.30  # and so many of the epochs rise
-    lr_spike: float = 2.0  # or training loss reaches this multiple of its lowest so far
-    leak_images: int = 1  # LEAK: images met in two splits
-    small_test_share: float = 0.5  # SMALL-TEST: share of pairs closer than their interval
-    seed_noise_ratio: float = 1.0  # SEED-NOISE: seeds' standard deviation over the gain
 
 
 @dataclass(frozen=True)
@@ -79,17 +58,6 @@ class Diagnosis:
         return f"docs/diagnoses.md#{self.code.lower()}"
 
 
-def change_thresholds(changed: dict[str, float]) -> Thresholds:
-    """The default thresholds with some changed; ScratchbookError for an unknown or unusable one."""
-    known = [one.name for one in fields(Thresholds)]
-    for name, value in changed.items():
-        if name not in known:
-            raise ScratchbookError(f"thresholds.{name}: no such threshold; {nearest(name, known)}")
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-            raise ScratchbookError(f"thresholds.{name}: {value!r} is not a number of 0 or more")
-    return replace(Thresholds(), **changed)  # type: ignore[arg-type]
-
-
 def diagnose(
     page: dict[str, Any],
     results: Path,
@@ -101,12 +69,11 @@ def diagnose(
 
     `duplicates` are the prepared data's [name, split, name, split]. The page may hold `diagnoses`:
     `mute`, a list of codes (`OVERFIT`) or codes of one experiment (`OVERFIT:train1`), and
-    `thresholds`, changed ones by name; ScratchbookError for an unknown one. What only recorded
+    `thresholds`, changed ones by name. What only recorded
     figures show is marked `recorded`.
     """
     wanted = page.get("diagnoses") or {}
-    limits, mute = change_thresholds(wanted.get("thresholds") or {}), wanted.get("mute") or []
-    check_mutes(mute, [one["name"] for one in page["experiments"]])
+    limits, mute = Thresholds(**(wanted.get("thresholds") or {})), wanted.get("mute") or []
     found = [
         *cherry_picked(page),
         *leak(duplicates, limits),
@@ -455,18 +422,6 @@ def count_classes(spec: dict[str, Any]) -> int:
         if "units" in layer.get("config", {}):
             return max(2, int(layer["config"]["units"]))
     return 2
-
-
-def check_mutes(mute: Iterable[str], experiments: Collection[str]) -> None:
-    """Raise ScratchbookError for a muted code or experiment that does not exist."""
-    for one in mute:
-        code, _, experiment = one.partition(":")
-        if code not in CODES:
-            raise ScratchbookError(f"mute: {one!r} is no diagnosis; {nearest(code, CODES)}")
-        if experiment and experiment not in experiments:
-            raise ScratchbookError(
-                f"mute: {one!r}: no experiment {experiment!r}; {nearest(experiment, experiments)}"
-            )
 
 
 def _recorded_overfit(

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from . import datasets, layers, notebooks
+from . import datasets, diagnoses, layers, notebooks
 from .keras_api import API_FILE, describe_keras
 from .settings import Settings
 
@@ -41,6 +41,8 @@ TABLES: dict[str, type[BaseModel]] = {
     "recorded": notebooks.Recorded,
     "key_results": notebooks.KeyResult,
     "cam": notebooks.Cam,
+    "diagnoses": diagnoses.Diagnoses,
+    "thresholds": diagnoses.Thresholds,
 }
 """The tables of config/README.md by the name in their marker."""
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from .claims import METRICS, bindings
+from .diagnoses import Diagnoses
 from .errors import nearest
 from .keras_api import LOSSES, keras_object, keras_schema
 from .layers import layer_object, layer_schema
@@ -237,6 +238,8 @@ class Notebook(Strict):
     """What holds for every experiment that does not say otherwise."""
     experiments: dict[Name, Experiment] = Field(min_length=1)
     """The experiments by name, in the order in which they were tried."""
+    diagnoses: Diagnoses = Field(default_factory=Diagnoses)
+    """What is looked for in the results; docs/diagnoses.md explains each code."""
     cam: Cam | None = Cam()
     """Grad-CAM through the epochs; `null` leaves it out."""
 
@@ -328,6 +331,17 @@ class Notebook(Strict):
                 f"experiments.{name}.layers[{len(experiment.layers) - 1}]: the last layer must be "
                 f"a Dense with a softmax unit a class, but it is {last['class_name']}"
             )
+
+    @model_validator(mode="after")
+    def _mutes_name_experiments(self) -> Notebook:
+        for entry in self.diagnoses.mute:
+            experiment = entry.partition(":")[2]
+            if experiment and experiment not in self.experiments:
+                raise unusable(
+                    f"diagnoses.mute: {entry!r}: no experiment {experiment!r}; "
+                    f"{nearest(experiment, self.experiments)}"
+                )
+        return self
 
     @model_validator(mode="after")
     def _claims_are_bound(self) -> Notebook:

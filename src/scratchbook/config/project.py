@@ -114,6 +114,7 @@ class Project:
             "goal": declared.goal,
             "lang": declared.lang,
             "notes": declared.notes,
+            "diagnoses": declared.diagnoses.model_dump(),
             "key_results": [result.model_dump() for result in declared.key_results],
             "experiments": [
                 {**tried, "title": experiment.title, "notes": experiment.notes}
