@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 import json
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,13 +19,14 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scratchbook import models
 from scratchbook.config.errors import ScratchbookError
 from scratchbook.training.batches import epoch_order, sample_rows
 from scratchbook.training.run import RunFiles, train_run
+from scratchbook.training.state import Progress, RunState
 
 DENSE = {
     "class_name": "Dense",
@@ -56,7 +66,7 @@ def data() -> Data:
 
 def train(
     folder: Path, data: Data, spec: dict[str, Any], *, precision: str = "float32",
-    stop_after: int | None = None, lines: list[str] | None = None, threads: int = 1,
+    stop_after: int | None = None, lines: list[str] | None = None, threads: int = 1, seed: int = 3,
 ) -> dict[str, Any] | None:  # fmt: skip
     """One run into `folder`; with `stop_after` it dies in the epoch after that one."""
 
@@ -74,7 +84,7 @@ def train(
                                             "run.json", "state")))  # fmt: skip
     try:
         train_run(
-            spec, 3, data, files,
+            spec, seed, data, files,
             identity={"notebook": "n", "experiment": "e"}, keep_epochs={2}, precision=precision,
             hardware={"threads": threads}, code=folder, say=told.append, on_batch=on_batch,
         )  # fmt: skip
@@ -203,6 +213,24 @@ def test_a_killed_and_resumed_run_equals_the_uninterrupted_one_to_the_bit(
     assert not (tmp_path / "killed/state").exists()
 
 
+def test_a_learning_rate_near_its_floor_goes_on_as_if_uninterrupted(
+    tmp_path: Path, data: Data
+) -> None:
+    """From 0.1 by halves to 0.03 in steps of two epochs; replayed at the restored rate of 0.05, the
+    first step would reach the floor, and no later one would be counted."""
+    plateau = {"patience": 2, "min_delta": 10.0, "factor": 0.5, "min_lr": 0.03, "cooldown": 1}
+    spec = PLATEAU | {
+        "epochs": 8,
+        "callbacks": [{"class_name": "ReduceLROnPlateau", "config": plateau}],
+    }
+    train(tmp_path / "whole", data, spec)
+    lines: list[str] = []
+    for epoch in range(1, 8):
+        train(tmp_path / "killed", data, spec, stop_after=epoch, lines=lines)
+    train(tmp_path / "killed", data, spec, lines=lines)
+    assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
+
+
 def test_a_callback_that_stops_early_is_obeyed(tmp_path: Path, data: Data) -> None:
     run = train(tmp_path, data, PLATEAU)
     assert run is not None
@@ -223,6 +251,35 @@ def test_a_damaged_state_falls_back_an_epoch_and_says_so(tmp_path: Path, data: D
     assert any("is damaged" in line for line in lines)
     assert "going on after epoch 2" in lines
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
+
+
+@given(position=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+@settings(max_examples=200, deadline=None)
+def test_a_state_with_any_bit_flipped_is_what_was_written_or_is_not_used(
+    tmp_path_factory: pytest.TempPathFactory, position: float, bit: int
+) -> None:
+    folder = tmp_path_factory.mktemp("state")
+    arrays = [np.arange(12, dtype=np.float32), np.array(5), np.ones((3, 4), dtype=np.float32)]
+    state = RunState(folder, {}, print)
+    for epoch in (1, 2):
+        state.save(Progress(epoch=epoch), arrays)
+    newest = folder / "epoch-000002.npz"
+    content = bytearray(newest.read_bytes())
+    content[int(position * len(content))] ^= 1 << bit
+    newest.write_bytes(content)
+    found = state.load()
+    assert found is not None
+    progress, restored = found
+    assert progress == Progress(epoch=2 if newest.exists() else 1)
+    assert all((a == b).all() for a, b in zip(arrays, restored, strict=True))
+
+
+def test_a_damaged_key_starts_anew(tmp_path: Path, data: Data) -> None:
+    lines: list[str] = []
+    train(tmp_path, data, SPEC, stop_after=2, lines=lines)
+    (tmp_path / "state/key.json").write_bytes(b"\xff{")
+    assert train(tmp_path, data, SPEC, lines=lines) is not None
+    assert any(line.startswith("starting anew") for line in lines)
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 not a state"])
@@ -312,3 +369,164 @@ def test_one_sigmoid_unit_classifies_two_classes(tmp_path: Path, data: Data) -> 
     rows = (tmp_path / "history.csv").read_text().splitlines()[1:]
     best = max(float(row.split(",")[4]) for row in rows)
     assert accuracy == pytest.approx(best)
+
+
+@contextmanager
+def disk_that_fills_up(size: int) -> Iterator[None]:
+    """No file can grow beyond `size` bytes, which fails in the middle of a write."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_disk_that_fills_up_is_said_and_resumed_from(tmp_path: Path, data: Data) -> None:
+    train(tmp_path / "whole", data, SPEC)
+    lines: list[str] = []
+    train(tmp_path / "full", data, SPEC, stop_after=2, lines=lines)
+    with disk_that_fills_up(6_000), pytest.raises(ScratchbookError, match="cannot write under"):
+        train(tmp_path / "full", data, SPEC, lines=lines)
+    assert not (tmp_path / "full/run.json").exists()
+    train(tmp_path / "full", data, SPEC, lines=lines)
+    assert lines.count("going on after epoch 2") == 2
+    assert outcome(tmp_path / "full") == outcome(tmp_path / "whole")
+
+
+def test_a_disk_that_fills_up_while_a_state_is_written_leaves_the_one_before(
+    tmp_path: Path,
+) -> None:
+    state = RunState(tmp_path, {}, print)
+    arrays = [np.ones(4000, dtype=np.float32)]
+    state.save(Progress(epoch=1), arrays)
+    with disk_that_fills_up(6_000), pytest.raises(OSError, match="too large"):
+        state.save(Progress(epoch=2), arrays)
+    found = state.load()
+    assert found is not None
+    assert found[0].epoch == 1
+    assert not list(tmp_path.glob(".partial-*"))
+
+
+def test_a_folder_that_cannot_be_written_is_named(
+    tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "mkdir", refuse)
+        with pytest.raises(ScratchbookError, match=r"state: Read-only file system; .* start again"):
+            train(tmp_path, data, SPEC)
+    assert train(tmp_path, data, SPEC) is not None
+
+
+def test_the_disk_that_a_run_needs_is_said_and_must_be_free(
+    tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    train(tmp_path / "roomy", data, SPEC, lines=lines)
+    need = next(line for line in lines if line.startswith("disk: "))
+    assert "up to 3 checkpoints of 2.2 kB, and states of 6.6 kB" in need  # 547 float32; Adam ×3
+    kept = list((tmp_path / "roomy/checkpoints").iterdir())
+    assert len(kept) <= 3
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda _: SimpleNamespace(total=10**9, used=10**9, free=1000)
+    )
+    with pytest.raises(ScratchbookError, match=r"has 2\.\d kB for a run that takes 35\.\d kB"):
+        train(tmp_path / "tight", data, SPEC)
+
+
+def test_a_clock_that_goes_backwards_changes_nothing(
+    tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(tmp_path / "whole", data, SPEC)
+    now = iter(range(10**9, 0, -1))
+    for clock in ("time", "perf_counter"):
+        monkeypatch.setattr(time, clock, lambda: float(next(now)))
+    lines: list[str] = []
+    train(tmp_path / "back", data, SPEC, stop_after=2, lines=lines)
+    train(tmp_path / "back", data, SPEC, lines=lines)
+    assert outcome(tmp_path / "back") == outcome(tmp_path / "whole")
+
+
+def test_a_run_that_another_process_trains_is_left_alone(tmp_path: Path, data: Data) -> None:
+    lines: list[str] = []
+    train(tmp_path, data, SPEC, stop_after=2, lines=lines)
+    hold = (
+        "import filelock, sys\nlock = filelock.FileLock(sys.argv[1])\n"
+        "lock.acquire(); print(flush=True); input()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", hold, str(tmp_path / "state/lock")],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert other.stdout is not None
+    other.stdout.readline()
+    with pytest.raises(ScratchbookError, match="another process is training into"):
+        train(tmp_path, data, SPEC, lines=lines)
+    other.kill()  # and with the process ends its lock
+    other.wait()
+    assert train(tmp_path, data, SPEC, lines=lines) is not None
+    assert "going on after epoch 2" in lines
+
+
+def test_run_json_tells_what_the_run_was_made_from(
+    tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = SPEC | {"epochs": 1}
+
+    def git(*arguments: str) -> None:
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+        subprocess.run(
+            ["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True
+        )
+
+    def record(name: str, **changes: Any) -> dict[str, Any]:
+        run = train(tmp_path / name, data, short | changes.pop("spec", {}), **changes)
+        assert run is not None
+        return run
+
+    git("init", "-q")
+    (tmp_path / "code.py").write_text("1")
+    git("add", "code.py")
+    git("commit", "-q", "-m", "code")
+    for folder in ("first", "other"):
+        (tmp_path / folder).mkdir()
+    first = record("first")
+    assert first["git"]["dirty"] is False
+    assert len(first["git"]["commit"]) == 40
+
+    (tmp_path / "code.py").write_text("2")
+    assert record("other")["git"] == {**first["git"], "dirty": True}
+    git("commit", "-q", "-a", "-m", "more")
+    later = record("other")
+    assert later["git"]["commit"] != first["git"]["commit"]
+    assert later["weights_sha256"] == first["weights_sha256"]
+
+    seeded = record("other", seed=4)
+    assert (first["seed"], seeded["seed"]) == (3, 4)
+    assert seeded["weights_sha256"] != first["weights_sha256"]
+    assert record("other", threads=2)["hardware"]["threads"] == 2
+    assert record("other", precision="mixed_bfloat16")["precision"] == "mixed_bfloat16"
+    assert record("other", spec={"batch_size": 4})["spec"]["batch_size"] == 4
+
+    data.sha256 = "1"
+    assert (first["data"]["sha256"], record("other")["data"]["sha256"]) == ("0", "1")
+    version = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda n: "0.0" if n == "h5py" else version(n))
+    assert first["packages"]["h5py"] == version("h5py")
+    assert record("other")["packages"]["h5py"] == "0.0"
+
+
+def test_a_state_made_with_another_version_of_keras_is_not_gone_on_with(
+    tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    train(tmp_path, data, SPEC, stop_after=2, lines=lines)
+    version = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda n: "0.0" if n == "keras" else version(n))
+    train(tmp_path, data, SPEC, lines=lines)
+    assert any(line.startswith("starting anew") and "packages" in line for line in lines)

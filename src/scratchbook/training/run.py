@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable
@@ -24,10 +25,11 @@ from .batches import sample_rows
 from .fit import measure, predict_logits, train_epoch
 from .losses import accuracy_metric, loss_function
 from .optimizers import make_optimizer, scheduled_rate
-from .state import Progress, RunState, hash_file
+from .state import Progress, RunState, check_space, hash_file, readable_write_errors, try_room
 
 HISTORY = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds"]
 MONITOR = "val_accuracy"
+HDF5_OVERHEAD = 8192  # bytes an array, at most
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,8 @@ def train_run(
         on_batch: takes (batches done, batches in the epoch).
 
     Raises:
-        ScratchbookError: network, head, data and recorded figures do not fit each other.
+        ScratchbookError: network, head, data and recorded figures do not fit each other; the disk
+            is full or not to be written on; another process trains this run.
         TrainingDivergedError: the loss became NaN or infinite.
     """
     started, clock = datetime.now(UTC), time.perf_counter()
@@ -123,7 +126,12 @@ def train_run(
         "keep_epochs": sorted(keep_epochs),
         "initial": provenance.hash_arrays(_weights(model)),
     }
-    state = RunState(files.state, key, say)
+    with readable_write_errors(files.state):
+        state = RunState(files.state, key, say)
+        check_space(
+            files.state, _bytes(model.variables), _bytes(_all_variables(model)),
+            spec["epochs"], len(keep_epochs), say,
+        )  # fmt: skip
     progress = _restore(state, model, say)
     callbacks = _callbacks(spec, model, progress.history)
     images, labels = prepared.images, prepared.labels
@@ -160,15 +168,20 @@ def train_run(
         progress.stopped = model.stop_training
         last = epoch == spec["epochs"] or progress.stopped
         wanted = {best_epoch(progress.history)} | (keep_epochs & set(range(1, epoch + 1)))
-        if last or epoch in wanted:
-            model.save_weights(state.checkpoint(epoch))
-            progress.checkpoints[epoch] = hash_file(state.checkpoint(epoch)) or ""
-            wanted.add(epoch)
-        progress.checkpoints = {e: d for e, d in progress.checkpoints.items() if e in wanted}
-        state.save(progress, _variables(model))
-        state.keep_only(before | wanted)
-        say(_progress_line(row, spec["epochs"], len(rows["train"]) / trained["seconds"],
-                           progress.history))  # fmt: skip
+        with readable_write_errors(files.state):
+            if last or epoch in wanted:
+                try_room(
+                    state.checkpoint(epoch),
+                    _bytes(model.variables) + HDF5_OVERHEAD * (1 + len(model.variables)),
+                )
+                model.save_weights(state.checkpoint(epoch))
+                progress.checkpoints[epoch] = hash_file(state.checkpoint(epoch)) or ""
+                wanted.add(epoch)
+            progress.checkpoints = {e: d for e, d in progress.checkpoints.items() if e in wanted}
+            state.save(progress, _variables(model))
+            state.keep_only(before | wanted)
+        rate = len(rows["train"]) / max(trained["seconds"], 1e-9)
+        say(_progress_line(row, spec["epochs"], rate, progress.history))
 
     best, last_epoch = best_epoch(progress.history), progress.epoch
     digests = {}
@@ -195,47 +208,48 @@ def train_run(
         }
         for epoch in sorted(progress.checkpoints)
     ]
-    _write_history(files.history, progress.history)
-    _write_predictions(files.predictions, predictions, rows, prepared, spec["validation"])
-    files.checkpoints.mkdir(parents=True, exist_ok=True)
-    for entry in kept:
-        _copy(state.checkpoint(int(entry["epoch"])), files.checkpoints / str(entry["file"]))
-    provenance.write_json(
-        files.run,
-        {
-            **identity,
-            "seed": seed,
-            "id": display_id,
-            "spec": spec,
-            "parameters": parameters,
-            "layers": models.layer_table(spec, model),
-            "best_epoch": best,
-            "epochs": last_epoch,
-            "monitor": MONITOR,
-            "validation": spec["validation"],
-            "precision": precision,
-            "backend": keras.backend.backend(),
-            "hardware": hardware,
-            "packages": packages,
-            "python": provenance.python_version(),
-            "git": provenance.describe_git(code),
-            "data": {
-                "dataset": spec["dataset"],
-                "sha256": prepared.sha256,
-                "counts": {s: len(rows.get(s, ())) for s in ("train", "validation", "test")},
-                "class_names": prepared.class_names,
+    with readable_write_errors(files.run.parent):
+        _write_history(files.history, progress.history)
+        _write_predictions(files.predictions, predictions, rows, prepared, spec["validation"])
+        files.checkpoints.mkdir(parents=True, exist_ok=True)
+        for entry in kept:
+            _copy(state.checkpoint(int(entry["epoch"])), files.checkpoints / str(entry["file"]))
+        provenance.write_json(
+            files.run,
+            {
+                **identity,
+                "seed": seed,
+                "id": display_id,
+                "spec": spec,
+                "parameters": parameters,
+                "layers": models.layer_table(spec, model),
+                "best_epoch": best,
+                "epochs": last_epoch,
+                "monitor": MONITOR,
+                "validation": spec["validation"],
+                "precision": precision,
+                "backend": keras.backend.backend(),
+                "hardware": hardware,
+                "packages": packages,
+                "python": provenance.python_version(),
+                "git": provenance.describe_git(code),
+                "data": {
+                    "dataset": spec["dataset"],
+                    "sha256": prepared.sha256,
+                    "counts": {s: len(rows.get(s, ())) for s in ("train", "validation", "test")},
+                    "class_names": prepared.class_names,
+                },
+                "started": started.isoformat(timespec="seconds"),
+                "wall_seconds": round(time.perf_counter() - clock, 3),
+                "training_seconds": round(progress.training_seconds, 3),
+                "images_per_second": round(
+                    len(rows["train"]) * last_epoch / max(progress.training_seconds, 1e-9), 1
+                ),
+                "weights_sha256": {"best": digests["best"], "final": digests["last"]},
+                "checkpoints": kept,
             },
-            "started": started.isoformat(timespec="seconds"),
-            "wall_seconds": round(time.perf_counter() - clock, 3),
-            "training_seconds": round(progress.training_seconds, 3),
-            "images_per_second": round(
-                len(rows["train"]) * last_epoch / max(progress.training_seconds, 1e-9), 1
-            ),
-            "weights_sha256": {"best": digests["best"], "final": digests["last"]},
-            "checkpoints": kept,
-        },
-    )
-    state.discard()
+        )
+        state.discard()
 
 
 def best_epoch(history: list[dict[str, float]]) -> int:
@@ -282,6 +296,13 @@ def _all_variables(model: keras.Model) -> list[Any]:
     return [*model.variables, *model.optimizer.variables]
 
 
+def _bytes(variables: list[Any]) -> int:
+    return sum(
+        math.prod(v.shape) * np.dtype(keras.backend.standardize_dtype(v.dtype)).itemsize
+        for v in variables
+    )
+
+
 def _variables(model: keras.Model) -> list[np.ndarray]:
     return [np.asarray(keras.ops.convert_to_numpy(v)) for v in _all_variables(model)]
 
@@ -291,7 +312,11 @@ def _weights(model: keras.Model) -> list[np.ndarray]:
 
 
 def _callbacks(spec: dict[str, Any], model: keras.Model, history: list[dict[str, float]]) -> list:
-    """The spec's Keras callbacks, brought to where they were by replaying the history."""
+    """The spec's Keras callbacks, brought to where they were by replaying the history.
+
+    Each epoch is replayed at its own learning rate: ReduceLROnPlateau counts on otherwise once the
+    rate has come down to its `min_lr`.
+    """
     callbacks = []
     restored_rate = keras.ops.convert_to_numpy(model.optimizer.learning_rate)
     model.stop_training = False
@@ -299,9 +324,11 @@ def _callbacks(spec: dict[str, Any], model: keras.Model, history: list[dict[str,
         callback = getattr(keras.callbacks, entry["class_name"])(**entry["config"])
         callback.set_model(model)
         callback.on_train_begin()
-        for row in history:
-            callback.on_epoch_end(int(row["epoch"]) - 1, dict(row))
         callbacks.append(callback)
+    for row in history:
+        model.optimizer.learning_rate.assign(row["learning_rate"])
+        for callback in callbacks:
+            callback.on_epoch_end(int(row["epoch"]) - 1, dict(row))
     if history:
         model.optimizer.learning_rate.assign(restored_rate)
     return callbacks
@@ -355,6 +382,10 @@ def _write_predictions(
                     group[f"{split}/labels"] = prepared.labels[rows[split]]
                     group[f"{split}/index"] = rows[split]
 
+    arrays = [logits for _, of_split in predictions.values() for logits in of_split.values()]
+    # Labels and row numbers are int64 each; one column of logits becomes two.
+    size = sum(2 * values.nbytes + 16 * len(values) + 3 * HDF5_OVERHEAD for values in arrays)
+    try_room(path, size + HDF5_OVERHEAD)
     provenance.write_atomically(path, write)
 
 

@@ -7,17 +7,22 @@ history are all there is to restore; callbacks are brought up to date by replayi
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import os
 import re
 import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
+from scratchbook.config.errors import ScratchbookError
 from scratchbook.provenance import write_atomically
 
 GENERATIONS = 2  # the newest state, and the one before it should the newest be damaged
@@ -41,6 +46,9 @@ class RunState:
         folder: undeclared to Snakemake, which deletes declared outputs before a job starts.
         key: what determines the run's numbers; a folder with another key is emptied.
         say: takes a line for the log.
+
+    Raises:
+        ScratchbookError: another process trains this run.
     """
 
     def __init__(self, folder: Path, key: dict[str, Any], say: Callable[[str], None]) -> None:
@@ -48,12 +56,22 @@ class RunState:
         self.checkpoints = folder / "checkpoints"
         text = json.dumps(key, sort_keys=True, indent=1)
         key_file = folder / "key.json"
-        if folder.exists():
-            held = key_file.read_text(encoding="utf-8") if key_file.is_file() else ""
-            if held != text:
-                say(f"starting anew: the state in {folder} is of {_difference(held, key)}")
-                shutil.rmtree(folder)
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        # A Snakemake that was killed may have left its job running. The lock ends with its process.
+        self._lock = FileLock(folder / "lock", timeout=0, is_singleton=True)
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise ScratchbookError(
+                f"another process is training into {folder}, perhaps a job that outlived its "
+                "Snakemake; let it finish, or end it, and start again"
+            ) from None
+        held = key_file.read_bytes().decode(errors="replace") if key_file.is_file() else ""
+        if held != text and (found := [f for f in folder.iterdir() if f.name != "lock"]):
+            say(f"starting anew: the state in {folder} is of {_difference(held, key)}")
+            for path in found:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        self.checkpoints.mkdir(exist_ok=True)
         for partial in folder.rglob(".partial-*"):
             partial.unlink()
         if not key_file.exists():
@@ -61,7 +79,7 @@ class RunState:
 
     def save(self, progress: Progress, arrays: list[np.ndarray]) -> None:
         """Writes the state after an epoch, whole or not at all, and drops what is too old."""
-        # zip members carry a CRC-32 each: a flipped bit is found when the arrays are read.
+        # zip members carry a CRC-32 each, by which a flipped bit is found.
         header = np.frombuffer(json.dumps(asdict(progress)).encode(), dtype=np.uint8)
 
         def write(partial: Path) -> None:
@@ -76,19 +94,16 @@ class RunState:
         """The newest state that is whole, with all the checkpoints it speaks of; or None."""
         for file in self._files():
             try:
+                # Reading the arrays would not do: one whose shape was damaged ends before its CRC.
+                with zipfile.ZipFile(file) as members:
+                    if (member := members.testzip()) is not None:
+                        raise ValueError(f"{member} is not what was written")
                 with np.load(file) as stored:
                     header, *arrays = (stored[f"arr_{i}"] for i in range(len(stored.files)))
                 values = json.loads(header.tobytes())
                 values["checkpoints"] = {int(k): v for k, v in values["checkpoints"].items()}
                 progress = Progress(**values)
-            except (
-                OSError,
-                ValueError,
-                KeyError,
-                TypeError,
-                EOFError,
-                zipfile.BadZipFile,
-            ) as error:
+            except Exception as error:  # a flipped bit can make a zip file's reader fail anyhow
                 self._say(f"{file.name} is damaged ({error}); trying the epoch before")
                 file.unlink()
                 continue
@@ -117,6 +132,7 @@ class RunState:
     def discard(self) -> None:
         """Removes the folder: the run is finished."""
         shutil.rmtree(self.folder)
+        self._lock.release(force=True)
 
     def _file(self, epoch: int) -> Path:
         return self.folder / f"epoch-{epoch:06d}.npz"
@@ -125,6 +141,91 @@ class RunState:
         """Newest first."""
         files = (f for f in self.folder.iterdir() if re.fullmatch(r"epoch-\d+\.npz", f.name))
         return sorted(files, reverse=True)
+
+
+@contextmanager
+def readable_write_errors(folder: Path) -> Iterator[None]:
+    """Tells in one sentence why a file could not be written, and what becomes of the run.
+
+    Raises:
+        ScratchbookError: a full disk, a read-only folder, a quota, missing rights.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ScratchbookError(
+            f"cannot write under {folder}: {error.strerror or error}; free space there or make it "
+            "writable, and start again: the run goes on from the last epoch that was saved"
+        ) from error
+
+
+def check_space(
+    folder: Path,
+    weights: int,
+    state: int,
+    epochs: int,
+    kept_epochs: int,
+    say: Callable[[str], None],
+) -> None:
+    """Says how much disk a run takes at most, before it trains, and refuses where that is not free.
+
+    At the end there are the kept weights twice, in the state and among the results; before, there
+    may be those of a former best epoch, and a state more than `GENERATIONS` while it is written.
+
+    Args:
+        folder: of the state; what is in it already is the run's own.
+        weights: bytes of one file of weights.
+        state: bytes of weights and optimizer together.
+        epochs: that the run may take.
+        kept_epochs: number of epochs kept beside the best and the last.
+
+    Raises:
+        ScratchbookError: less is free.
+    """
+    kept = min(epochs, kept_epochs + 2)
+    need = (2 * kept + 1) * weights + (GENERATIONS + 1) * state
+    free = shutil.disk_usage(folder).free
+    own = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    sizes = (
+        f"{readable_bytes(need)} at most: up to {kept} checkpoints of {readable_bytes(weights)}, "
+        f"and states of {readable_bytes(state)}"
+    )
+    if need > free + own:
+        raise ScratchbookError(
+            f"the disk of {folder} has {readable_bytes(free + own)} for a run that takes {sizes}; "
+            "free some, ask Grad-CAM for fewer `cam.epochs`, or move the project to a larger disk"
+        )
+    say(f"disk: {sizes}; {readable_bytes(free)} free")
+
+
+def try_room(path: Path, size: int) -> None:
+    """Takes `size` bytes beside `path` for a moment.
+
+    HDF5 crashes the process, without a word, where a disk fills up while it closes a file.
+
+    Raises:
+        OSError: they are not free.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".partial-{os.getpid()}-room")
+    try:
+        with partial.open("wb") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                shutil.copyfileobj(io.BytesIO(bytes(size)), file)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def readable_bytes(count: int) -> str:
+    """`437.2 MB`."""
+    value = float(count)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.1f} {unit}" if unit != "bytes" else f"{count} bytes"
+        value /= 1000
+    return f"{value:.1f} TB"
 
 
 def hash_file(path: Path) -> str | None:
