@@ -216,9 +216,9 @@ def test_a_killed_and_resumed_run_equals_the_uninterrupted_one_to_the_bit(
 def test_a_learning_rate_near_its_floor_goes_on_as_if_uninterrupted(
     tmp_path: Path, data: Data
 ) -> None:
-    """From 0.1 by halves to 0.03 in steps of two epochs; replayed at the restored rate of 0.05, the
-    first step would reach the floor, and no later one would be counted."""
-    plateau = {"patience": 2, "min_delta": 10.0, "factor": 0.5, "min_lr": 0.03, "cooldown": 1}
+    """From 0.1 by halves to 0.02 in steps of two epochs; replayed at the restored rate of 0.025,
+    the first step would reach the floor, and the second would not be counted."""
+    plateau = {"patience": 2, "min_delta": 10.0, "factor": 0.5, "min_lr": 0.02}
     spec = PLATEAU | {
         "epochs": 8,
         "callbacks": [{"class_name": "ReduceLROnPlateau", "config": plateau}],
