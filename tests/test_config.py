@@ -203,3 +203,14 @@ def test_bindings_are_found_with_their_formats() -> None:
     assert [(b.experiment, b.metric, b.format) for b in found] == [
         ("x", "val_accuracy", ".2f"), ("y-1", "parameters", ","), ("z", "epochs", "")
     ]  # fmt: skip
+
+
+def test_the_readmes_examples_are_what_they_say_they_are() -> None:
+    from scratchbook.config.datasets import Datasets
+
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    notebook, dataset = [block.split("```")[0] for block in text.split("```yaml\n")[1:]]
+    page = Notebook.model_validate(yaml.safe_load(notebook))
+    assert len(page.spec("two")["layers"]) == len(page.spec("one")["layers"]) + 1
+    assert list(Datasets.model_validate(yaml.safe_load(dataset)).root) == ["pets"]
+    assert len(notebook.splitlines()) <= 10
