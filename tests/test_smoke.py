@@ -10,6 +10,17 @@ import pytest
 from projects import REPOSITORY, make_project, snakemake
 
 SHARED = REPOSITORY.parent / "shared/data"
+needs_cifar_10 = pytest.mark.skipif(
+    not (SHARED / "cifar10.zip").exists(), reason="cifar10.zip is not here"
+)
+
+
+def cifar_10_project(folder: Path) -> Path:
+    """A project with the repository's own cifar10 notebook."""
+    project = make_project(folder)
+    for part in ("config/datasets.yaml", "config/notebooks/cifar10.yaml"):
+        (project / part).write_text((REPOSITORY / part).read_text())
+    return project
 
 
 def test_a_rehearsal_runs_every_experiment_for_one_epoch_and_leaves_real_results_alone(
@@ -29,13 +40,11 @@ def test_a_rehearsal_runs_every_experiment_for_one_epoch_and_leaves_real_results
     assert (project / "report.html").read_bytes() == page
 
 
-@pytest.mark.skipif(not (SHARED / "cifar10.zip").exists(), reason="cifar10.zip is not here")
+@needs_cifar_10
 def test_cifar_10_is_prepared_whole_within_its_time_and_memory(tmp_path: Path) -> None:
     from scratchbook.data.prepared import Prepared
 
-    project = make_project(tmp_path / "project")
-    for part in ("config/datasets.yaml", "config/notebooks/cifar10.yaml"):
-        (project / part).write_text((REPOSITORY / part).read_text())
+    project = cifar_10_project(tmp_path / "project")
     answer = snakemake(
         project, "--config", "notebooks=[cifar10]", f"data_dir={SHARED}",
         "--", "results/data/cifar10.h5",
@@ -51,11 +60,9 @@ def test_cifar_10_is_prepared_whole_within_its_time_and_memory(tmp_path: Path) -
 
 
 @pytest.mark.long
-@pytest.mark.skipif(not (SHARED / "cifar10.zip").exists(), reason="cifar10.zip is not here")
+@needs_cifar_10
 def test_the_cifar_10_notebook_rehearses_on_real_images(tmp_path: Path) -> None:
-    project = make_project(tmp_path / "project")
-    for part in ("config/datasets.yaml", "config/notebooks/cifar10.yaml"):
-        (project / part).write_text((REPOSITORY / part).read_text())
+    project = cifar_10_project(tmp_path / "project")
     answer = snakemake(
         project, "--resources", "gpu=0", "--config", "notebooks=[cifar10]",
         f"data_dir={SHARED}", "smoke=true",

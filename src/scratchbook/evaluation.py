@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from scipy.special import log_softmax, xlogy
 from scipy.stats import norm
 
 from scratchbook.config.errors import ScratchbookError
+from scratchbook.provenance import write_json
 
 SPLITS = ("train", "validation", "test")
 RELIABILITY_BINS = 15
@@ -69,22 +68,7 @@ def evaluate(predictions: Path) -> dict[str, Any]:
 
 def write_metrics(predictions: Path, output: Path) -> None:
     """Evaluate `predictions` and write `output` whole or not at all."""
-    text = json.dumps(evaluate(predictions), indent=1, ensure_ascii=False, allow_nan=False)
-    write_whole(Path(output), text + "\n")
-
-
-def write_whole(output: Path, text: str) -> None:
-    """Write `text` to `output` in one step: a reader sees the old file or the new one."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).chmod(0o644)
-        Path(name).replace(output)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_json(Path(output), evaluate(predictions))
 
 
 def read_split(file: h5py.File, when: str, split: str, names: list[str]) -> Split:

@@ -35,10 +35,15 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         partial.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Writes text as UTF-8, atomically."""
+    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
 def write_json(path: Path, values: Any) -> None:
     """Writes plain values as indented JSON, atomically. NaN is refused: it is no JSON."""
     text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+    write_text(path, text)
 
 
 def hash_arrays(arrays: Iterable[np.ndarray]) -> str:

@@ -31,6 +31,7 @@ import pandas as pd
 
 from scratchbook.cam import measures
 from scratchbook.config.errors import ScratchbookError
+from scratchbook.provenance import write_text
 
 MEASURES = ("spearman", "pearson", "iou", "shift", "jsd")
 BASELINES = ("other_images", "other_seed", "untrained", "random_head")
@@ -51,9 +52,7 @@ def write_drift(cam: Path, output: Path, other_seeds: Sequence[Path] = ()) -> No
     """
     mine = read_cam(cam)
     table = drift(mine, [_matching(mine, cam, other) for other in other_seeds])
-    partial = output.with_name(output.name + ".partial")
-    table.to_csv(partial, index=False, float_format="%.6g", lineterminator="\n")
-    partial.replace(output)
+    write_text(output, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
 
 
 def read_cam(path: Path) -> dict[str, Any]:

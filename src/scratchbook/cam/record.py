@@ -15,6 +15,7 @@ from scipy.special import softmax
 from scratchbook.cam import maps as cam_maps
 from scratchbook.cam.drift import write_drift
 from scratchbook.config.errors import ScratchbookError
+from scratchbook.provenance import write_atomically
 
 if TYPE_CHECKING:
     import keras
@@ -140,9 +141,12 @@ def _fresh_weights(layers: list[keras.Layer], seed: int) -> list[tuple[keras.Lay
 
 
 def _write_h5(output: Path, arrays: dict[str, np.ndarray], attributes: dict[str, str]) -> None:
-    partial = output.with_name(output.name + ".partial")
-    with h5py.File(partial, "w") as file:
-        for name, array in arrays.items():
-            file[name] = array
-        file.attrs.update(attributes)
-    partial.replace(output)
+    """Everything into one file that is there whole or not at all."""
+
+    def write(partial: Path) -> None:
+        with h5py.File(partial, "w") as file:
+            for name, array in arrays.items():
+                file[name] = array
+            file.attrs.update(attributes)
+
+    write_atomically(output, write)

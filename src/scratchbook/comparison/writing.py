@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from scratchbook.comparison.tables import MEASURED, Comparison
-from scratchbook.evaluation import write_whole
+from scratchbook.provenance import write_text
 
 SHOWN = {
     "experiment": "experiment",
@@ -36,7 +36,7 @@ def write_comparison(comparison: Comparison, folder: Path) -> list[Path]:
         "compare.tex": latex(comparison),
     }
     for name, text in texts.items():
-        write_whole(Path(folder) / name, text)
+        write_text(Path(folder) / name, text)
     return [Path(folder) / name for name in texts]
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from scratchbook.config.errors import ScratchbookError
-from scratchbook.provenance import write_atomically
+from scratchbook.provenance import write_atomically, write_text
 
 GENERATIONS = 2  # the newest state, and the one before it should the newest be damaged
 
@@ -75,7 +75,7 @@ class RunState:
         for partial in folder.rglob(".partial-*"):
             partial.unlink()
         if not key_file.exists():
-            write_atomically(key_file, lambda partial: _write_text(partial, text))
+            write_text(key_file, text)
 
     def save(self, progress: Progress, arrays: list[np.ndarray]) -> None:
         """Writes the state after an epoch, whole or not at all, and drops what is too old."""
@@ -235,10 +235,6 @@ def hash_file(path: Path) -> str | None:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         return None
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def _difference(held: str, key: dict[str, Any]) -> str:
