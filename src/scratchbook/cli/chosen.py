@@ -1,0 +1,36 @@
+"""The project in the current folder: names of notebooks in, their checked declarations out."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from scratchbook.config.project import Project, load_project, notebook_names
+from scratchbook.config.reading import read_yaml
+
+CONFIG = Path("config")
+
+
+def add_notebooks(parser: argparse.ArgumentParser, otherwise: str) -> None:
+    """The argument that most commands share."""
+    parser.add_argument("notebooks", nargs="*", help=f"only these; otherwise {otherwise}")
+
+
+def add_smoke(parser: argparse.ArgumentParser) -> None:
+    """The switch of commands that read results."""
+    parser.add_argument(
+        "--smoke", action="store_true", help="those of `snakemake --config smoke=true`"
+    )
+
+
+def chosen_project(names: list[str], smoke: bool = False) -> Project:
+    """The project here with these notebooks, or with all it has.
+
+    Raises:
+        ScratchbookError: something in it cannot be used.
+    """
+    written = read_yaml(CONFIG / "config.yaml") or {}
+    chosen = names or notebook_names(CONFIG / "notebooks")
+    if not isinstance(written, dict):
+        return load_project(written)
+    return load_project({**written, "notebooks": chosen} | ({"smoke": True} if smoke else {}))

@@ -1,0 +1,81 @@
+"""List every experiment with its parameters and its accuracies, recorded and reproduced."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from statistics import fmean
+
+from scratchbook.config.errors import ScratchbookError
+
+from .chosen import CONFIG, add_notebooks, chosen_project
+
+HEADER = (
+    "notebook",
+    "experiment",
+    "display id",
+    "total",
+    "trainable",
+    "recorded",
+    "recorded accuracy",
+    "reproduced",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_notebooks(parser, "all in config/notebooks")
+
+
+def run(given: argparse.Namespace) -> None:
+    project = chosen_project(given.notebooks)
+    from scratchbook.hardware import prepare_keras
+
+    prepare_keras(threads=1, gpu=False)
+    from scratchbook.models import survey_networks
+
+    rows, wrong = [HEADER], []
+    for name, notebook in project.notebooks.items():
+        specs = {experiment: project.spec(name, experiment) for experiment in notebook.experiments}
+        networks, mistakes = survey_networks(specs, project.dataset(notebook.dataset)["size"])
+        wrong += [f"{CONFIG / 'notebooks' / name}.yaml: {mistake}" for mistake in mistakes]
+        for experiment, declared in notebook.experiments.items():
+            network = networks.get(experiment, {"id": "–", "parameters": {}})
+            rows.append(
+                (
+                    name,
+                    experiment,
+                    network["id"],
+                    _count(network["parameters"].get("total")),
+                    _count(network["parameters"].get("trainable")),
+                    _count(declared.recorded.parameters),
+                    _share(declared.recorded.val_accuracy),
+                    _share(_reproduced(Path(project.results, name, experiment))),
+                )
+            )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [
+            cell.rjust(width) if position > 2 else cell.ljust(width)
+            for position, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        print("  ".join(cells).rstrip())
+    if wrong:
+        raise ScratchbookError("\n".join(wrong))
+
+
+def _reproduced(experiment: Path) -> float | None:
+    """An experiment's accuracy on the test images here, the mean over its seeds; None before one
+    has been evaluated. Also right while other experiments of the notebook are yet to run."""
+    metrics = [json.loads(file.read_text()) for file in experiment.glob("seed*/metrics.json")]
+    if not metrics:
+        return None
+    return fmean(each["splits"]["test"]["accuracy"]["value"] for each in metrics)
+
+
+def _count(number: int | None) -> str:
+    return "–" if number is None else f"{number:,}"
+
+
+def _share(accuracy: float | None) -> str:
+    return "–" if accuracy is None else f"{accuracy:.4f}"

@@ -1,0 +1,54 @@
+"""Train a notebook's runs again, beside the results, and compare bit for bit."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from scratchbook.config.errors import ScratchbookError, nearest
+
+from .chosen import add_smoke, chosen_project
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("notebook")
+    parser.add_argument(
+        "--experiments", type=_names, metavar="A,B", help="only these; all otherwise"
+    )
+    parser.add_argument("--seeds", type=_numbers, metavar="0,1", help="only these; all otherwise")
+    add_smoke(parser)
+
+
+def run(given: argparse.Namespace) -> int:
+    project = chosen_project([given.notebook], given.smoke)
+    known = project.notebooks[given.notebook].experiments
+    for name in given.experiments or ():
+        if name not in known:
+            raise ScratchbookError(
+                f"--experiments: {given.notebook} has no {name!r}; {nearest(name, known)}"
+            )
+    from scratchbook.verification import verify_run
+
+    results, pretrained = Path(project.results), Path(project.settings.data_dir)
+    wrong = 0
+    for experiment in given.experiments or known:
+        for seed in given.seeds or project.seeds(given.notebook):
+            name = Path(given.notebook, experiment, f"seed{seed}")
+            with tempfile.TemporaryDirectory(prefix="scratchbook-verify-") as scratch:
+                try:
+                    difference = verify_run(results, name, Path(scratch), pretrained)
+                    verdict = f"differs first in {difference}" if difference else "identical"
+                except ScratchbookError as error:
+                    difference = verdict = f"not verified: {error}"
+            wrong += bool(difference)
+            print(f"{name}: {verdict}", flush=True)
+    return min(wrong, 1)
+
+
+def _names(text: str) -> list[str]:
+    return text.split(",")
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
