@@ -8,13 +8,14 @@ import sys
 
 from scratchbook.config.errors import ScratchbookError
 
-from . import check, generate, listing, status, verify
+from . import check, generate, listing, reproduction, status, verify
 
 COMMANDS = {
     "check": check,
     "list": listing,
     "status": status,
     "verify": verify,
+    "reproduction": reproduction,
     "generate": generate,
 }
 

@@ -1,0 +1,99 @@
+"""docs/reproduction.md: recorded beside reproduced, from small records alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from projects import REPOSITORY, run
+from result_trees import make_page, make_results
+from scratchbook.config.errors import ScratchbookError
+from scratchbook.reproduction import RECORDS, collect_records, reproduction_page
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> dict:
+    """A page whose runs' records were collected, and whose results are gone since."""
+    page = make_page()
+    make_results(tmp_path / "results", page)
+    collect_records(tmp_path / "results", [page], tmp_path / "records")
+    shutil.rmtree(tmp_path / "results")
+    return page
+
+
+def row_of(text: str, experiment: str) -> list[str]:
+    line = next(line for line in text.splitlines() if line.startswith(f"| {experiment} |"))
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_only_small_text_records_are_kept(page: dict, tmp_path: Path) -> None:
+    folder = tmp_path / "records/shapes/train1/seed0"
+    names = {file.name for file in folder.iterdir()}
+    assert names - {"drift.csv"} == set(RECORDS) - {"drift.csv"}
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 200_000
+
+
+def test_the_table_can_be_made_again_from_the_records_alone(page: dict, tmp_path: Path) -> None:
+    text = reproduction_page([page], tmp_path / "records", {})
+    values = []
+    for seed in (0, 1):
+        metrics = tmp_path / f"records/shapes/train1/seed{seed}/metrics.json"
+        values.append(json.loads(metrics.read_text())["splits"]["validation"]["accuracy"]["value"])
+    cells = row_of(text, "train1")
+    assert cells[2] == "0.7"
+    assert f"**{sum(values) / 2:.4f}**" in cells[3]
+    assert all(f"{value:.4f}" in cells[3] for value in values)
+    assert cells[7] == "0, 1"
+    points = 100 * (sum(values) / 2 - 0.7)
+    assert f"- **train1** {points:+.1f} points against the recorded 0.7" in text
+
+
+def test_a_run_that_is_missing_is_listed_with_the_reason(page: dict, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "records/shapes/train2")
+    text = reproduction_page(
+        [page], tmp_path / "records", {"shapes": {"train2": "Its weights are not here."}}
+    )
+    assert "- **train2**, recorded 0.75: Its weights are not here." in text
+    assert "| train2 |" not in text
+
+
+def test_an_unfinished_run_is_not_collected(tmp_path: Path) -> None:
+    page = make_page()
+    make_results(tmp_path / "results", page)
+    (tmp_path / "results/shapes/train1/seed1/metrics.json").unlink()
+    collect_records(tmp_path / "results", [page], tmp_path / "records")
+    assert [f.name for f in (tmp_path / "records/shapes/train1").iterdir()] == ["seed0"]
+
+
+@pytest.mark.parametrize(
+    ("remarks", "told"),
+    [
+        ({"shape": {}}, "no notebook 'shape'; did you mean 'shapes'"),
+        ({"shapes": {"trian1": "why"}}, "shapes has no experiment 'trian1'; did you mean"),
+    ],
+)
+def test_a_remark_on_what_there_is_not_is_refused(
+    page: dict, tmp_path: Path, remarks: dict, told: str
+) -> None:
+    with pytest.raises(ScratchbookError, match=told):
+        reproduction_page([page], tmp_path / "records", remarks)
+
+
+def test_a_broken_record_is_named(page: dict, tmp_path: Path) -> None:
+    broken = tmp_path / "records/shapes/train1/seed0"
+    (broken / "run.json").write_text("{")
+    with pytest.raises(ScratchbookError, match="train1/seed0: its record cannot be read"):
+        reproduction_page([page], tmp_path / "records", {})
+
+
+def test_the_committed_page_follows_from_the_committed_records(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    for part in ("config", "docs", "src"):
+        shutil.copytree(REPOSITORY / part, project / part)
+    committed = (project / "docs/reproduction.md").read_text()
+    answer = run(project, "-m", "scratchbook.cli", "reproduction")
+    assert answer.returncode == 0, answer.stderr
+    assert (project / "docs/reproduction.md").read_text() == committed
