@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from .claims import METRICS, bindings
 from .diagnoses import Diagnoses
 from .errors import nearest
+from .grids import NAME_THEM, Setting, Values, combinations, member_name, place
 from .keras_api import LOSSES, keras_object, keras_schema
 from .layers import layer_object, layer_schema
 from .settings import Name, Seed
-from .strict import Strict, unusable
+from .strict import NAME_PATTERN, Strict, explain, unusable
 
 
 def _check_layer(entry: Any) -> Any:
@@ -169,10 +181,26 @@ class Experiment(Training):
     initial_weights: InitialWeights | None = None
     """Weights of another experiment to start from (not taken over from a parent):
     `{experiment: train1, checkpoint: best}`."""
+    grid: dict[str, Values] | None = None
+    """Values to try in place of this experiment's own, `{optimizer.learning_rate: [1e-3, 1e-4]}`:
+    it becomes one experiment for each combination, named after its values."""
     recorded: Recorded = Field(default_factory=Recorded)
     """Figures an earlier notebook wrote down for this experiment."""
     notes: list[Text] = Field(default_factory=list)
     """What you thought; shown as written."""
+
+
+class GridMember(Experiment):
+    """One of the experiments that a grid makes."""
+
+    group: Name
+    """The experiment that declares the grid."""
+    point: dict[str, Any]
+    """The value of each of the grid's paths: a number, or what the value is called."""
+    group_title: Text
+    """That experiment's title."""
+    group_notes: list[Text]
+    """And its notes, which are about all of them."""
 
 
 class KeyResult(Strict):
@@ -199,6 +227,9 @@ class Cam(Strict):
     """The layer to look at; the deepest one with a grid of at least 7×7 unless given."""
     method: Literal["gradcam", "hirescam"] = "gradcam"
     """`hirescam` is faithful where the head is Flatten → Dense."""
+    target: Literal["label", "predicted"] = "label"
+    """The class that is explained: the image's own, the same in every epoch, or the one that each
+    epoch predicts."""
 
     def numbered(self) -> list[int]:
         """The epochs given by number or range, ascending."""
@@ -242,6 +273,36 @@ class Notebook(Strict):
     """What is looked for in the results; docs/diagnoses.md explains each code."""
     cam: Cam | None = Cam()
     """Grad-CAM through the epochs; `null` leaves it out."""
+
+    @field_validator("experiments")
+    @classmethod
+    def _expand_grids(
+        cls, declared: dict[str, Experiment], info: ValidationInfo
+    ) -> dict[str, Experiment]:
+        """Puts a grid's experiments in its place."""
+        if "defaults" not in info.data:  # what is wrong there is told first
+            return declared
+        single = {name: one for name, one in declared.items() if one.grid is None}
+        expanded: dict[str, Experiment] = {}
+        for name, experiment in declared.items():
+            if experiment.grid is None:
+                expanded[name] = experiment
+                continue
+            try:
+                members = _grid_members(name, experiment, single | expanded, info.data["defaults"])
+            except PydanticCustomError as error:
+                inside = (error.context or {}).get("inside", ())
+                raise unusable(error.message(), name, "grid", *inside) from None
+            for member in members:
+                if member in declared or member in expanded:
+                    raise unusable(
+                        f"makes an experiment {member!r}, but there is one of that name; rename "
+                        f"it, or {NAME_THEM}",
+                        name,
+                        "grid",
+                    )
+            expanded |= members
+        return expanded
 
     @model_validator(mode="after")
     def _references_exist(self) -> Notebook:
@@ -365,21 +426,23 @@ class Notebook(Strict):
         return self
 
     def _chain(self, experiment: str) -> list[Experiment]:
-        """The experiment, its parent, its parent's parent, …"""
-        chain = [self.experiments[experiment]]
-        while chain[-1].parent is not None:
-            chain.append(self.experiments[chain[-1].parent])
-        return chain
+        return _chain(self.experiments[experiment], self.experiments)
 
     def _value(self, experiment: str, key: str) -> Any:
         """A training key as the experiment has it, wherever it is written."""
-        levels = [*self._chain(experiment), self.defaults]
-        written = (getattr(level, key) for level in levels if key in level.model_fields_set)
-        return next(written, DEFAULTS[key])
+        return _value(self._chain(experiment), self.defaults, key)
 
     def threads(self, experiment: str) -> int:
         """CPU threads of the experiment's trainings."""
         return self._value(experiment, "threads")
+
+    def grids(self) -> dict[str, GridMember]:
+        """The grids' names, each with the first of the experiments that it makes."""
+        members = (one for one in self.experiments.values() if isinstance(one, GridMember))
+        found: dict[str, GridMember] = {}
+        for member in members:
+            found.setdefault(member.group, member)
+        return found
 
     def warm_epochs(self, experiment: str) -> set[int]:
         """The epochs of an experiment, given by number, that others start from."""
@@ -414,3 +477,94 @@ class Notebook(Strict):
             "recorded_parameters": recorded.parameters,
             "recorded_trainable": recorded.trainable,
         }
+
+
+def _chain(experiment: Experiment, known: dict[str, Experiment]) -> list[Experiment]:
+    """The experiment, its parent, its parent's parent, … as far as they are known."""
+    chain = [experiment]
+    names: set[str | None] = {None}
+    while (name := chain[-1].parent) not in names and name in known:
+        chain.append(known[name])
+        names.add(name)
+    return chain
+
+
+def _value(chain: list[Experiment], defaults: Defaults, key: str) -> Any:
+    """A key of the first in a chain, wherever it is written."""
+    levels = [*chain, *([defaults] if key in DEFAULTS else [])]
+    written = (getattr(level, key) for level in levels if key in level.model_fields_set)
+    return next(written, DEFAULTS.get(key))
+
+
+def _grid_members(
+    name: str, experiment: Experiment, known: dict[str, Experiment], defaults: Defaults
+) -> dict[str, Experiment]:
+    """The experiments that a grid makes, by name.
+
+    Args:
+        name: the experiment that declares the grid.
+        experiment: the same.
+        known: the experiments that it can take keys from.
+        defaults: the notebook's.
+    """
+    if experiment.recorded.model_fields_set:
+        raise unusable("has `recorded` figures beside it, which are those of one experiment")
+    if experiment.parent is not None and experiment.parent not in known:
+        raise unusable(
+            f"no experiment {experiment.parent!r} to take keys from; a grid's parent is one of "
+            f"those above it; {nearest(experiment.parent, known)}"
+        )
+    chain = _chain(experiment, known)
+    shared = {
+        key: getattr(experiment, key)
+        for key in experiment.model_fields_set - {"grid", "title", "notes", "recorded"}
+    }
+    members: dict[str, Experiment] = {}
+    for settings in combinations(experiment.grid or {}):
+        member = member_name(name, settings)
+        if member in members:
+            raise unusable(f"two combinations would both be called {member!r}; {NAME_THEM}")
+        if not re.match(NAME_PATTERN, member):
+            raise unusable(
+                f"makes an experiment {member!r}, but a name has at most 64 characters; {NAME_THEM}"
+            )
+        words = {
+            "title": ", ".join(f"{one.path} {one.shown}" for one in settings),
+            "group": name,
+            "group_title": experiment.title,
+            "group_notes": experiment.notes,
+            "point": {one.path: one.shown for one in settings},
+        }
+        written = shared | _placed(settings, shared, chain, defaults)
+        try:
+            members[member] = GridMember.model_validate(written | words)
+        except ValidationError as error:
+            raise unusable(explain(error, member, lambda _: None).replace("\n", "; ")) from None
+    _refuse_equals(members)
+    return members
+
+
+def _placed(
+    settings: Sequence[Setting],
+    written: dict[str, Any],
+    chain: list[Experiment],
+    defaults: Defaults,
+) -> dict[str, Any]:
+    """The keys of an experiment that settings change, whole keys before what is inside them."""
+    placed: dict[str, Any] = {}
+    for path, _, value in sorted(settings, key=lambda one: "." in one.path):
+        key = path.partition(".")[0]
+        current = placed.get(key, written.get(key))
+        if key not in placed and key not in written and key != "initial_weights":
+            current = _value(chain, defaults, key)  # no parent hands down initial weights
+        placed[key] = place(path, current, value)
+    return placed
+
+
+def _refuse_equals(members: dict[str, Experiment]) -> None:
+    """Refuses two experiments that are one: a path whose values another path overrules."""
+    first: dict[str, str] = {}
+    for name, member in members.items():
+        same = first.setdefault(member.model_dump_json(exclude={"title", "point"}), name)
+        if same != name:
+            raise unusable(f"{same} and {name} are the same experiment; leave one path out")

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from .datasets import Dataset, Datasets
 from .errors import ScratchbookError, nearest
 from .layers import backbones
-from .notebooks import Notebook
+from .notebooks import Experiment, GridMember, Notebook
 from .reading import line_of, read_yaml
 from .settings import Settings
 from .strict import NAME_PATTERN, explain
@@ -99,6 +99,7 @@ class Project:
                     "parent": experiment.parent,
                     "recorded": experiment.recorded.model_dump(exclude_none=True),
                     "spec": self.spec(notebook, name),
+                    **_place_in_grid(experiment),
                 }
                 for name, experiment in declared.experiments.items()
             ],
@@ -114,6 +115,10 @@ class Project:
             "goal": declared.goal,
             "lang": declared.lang,
             "notes": declared.notes,
+            "grids": [
+                {"name": name, "title": member.group_title, "notes": member.group_notes}
+                for name, member in declared.grids().items()
+            ],
             "diagnoses": declared.diagnoses.model_dump(),
             "key_results": [result.model_dump() for result in declared.key_results],
             "experiments": [
@@ -123,6 +128,13 @@ class Project:
                 )
             ],
         }
+
+
+def _place_in_grid(experiment: Experiment) -> dict[str, Any]:
+    """Which grid made an experiment, and with which values."""
+    if not isinstance(experiment, GridMember):
+        return {}
+    return {"group": experiment.group, "point": experiment.point}
 
 
 def load_project(settings: Mapping[str, Any] | None = None, folder: Path = Path()) -> Project:

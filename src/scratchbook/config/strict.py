@@ -29,9 +29,10 @@ class Strict(BaseModel):
         return value
 
 
-def unusable(message: str) -> PydanticCustomError:
-    """An error for a validator to raise: pydantic adds where it happened."""
-    return PydanticCustomError("unusable", "{message}", {"message": message})
+def unusable(message: str, *inside: str) -> PydanticCustomError:
+    """An error for a validator to raise: pydantic adds where it happened, and `inside` are the keys
+    that lead on from there."""
+    return PydanticCustomError("unusable", "{message}", {"inside": inside, "message": message})
 
 
 def explain(
@@ -47,6 +48,7 @@ def explain(
     lines = []
     for item in error.errors(include_url=False):
         location = tuple(part for part in item["loc"] if not _is_internal(part))
+        location += item.get("ctx", {}).get("inside", ())
         line = line_of(location)
         given = item["input"]
         message = item["msg"]
