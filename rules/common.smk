@@ -19,6 +19,7 @@ from scratchbook.config.strict import NAME_PATTERN
 from scratchbook.data.location import fingerprint
 from scratchbook.models.weights import weights_files
 from snakemake.exceptions import WorkflowError
+from snakemake.iocontainers import Wildcards
 
 # Relative, so that moving the folder changes no job's inputs.
 ROOT = Path(os.path.relpath(workflow.basedir))
@@ -202,3 +203,23 @@ def page_of(wildcards):
 def all_pages(_wildcards):
     """The pages of all notebooks."""
     return [PROJECT.page(name) for name in PROJECT.notebooks]
+
+
+def rule_graph(_wildcards):
+    """The names of the rules whose outputs each one reads. Found as Snakemake finds them, from the
+    page backwards, through one job of each in each notebook."""
+    reads, seen, wanted = {}, set(), [("all", REPORT)]
+    while wanted:
+        reader, file = wanted.pop()
+        writer = next((each for each in workflow.rules if each.is_producer(file)), None)
+        if writer is None or writer.name == reader:
+            continue
+        reads.setdefault(reader, set()).add(writer.name)
+        wildcards = Wildcards(fromdict=writer.get_wildcards(file))
+        job = (writer.name, wildcards.get("notebook"))
+        if job not in seen:
+            seen.add(job)
+            reads.setdefault(writer.name, set())
+            files = writer.expand_input(wildcards)[0]
+            wanted += [(writer.name, str(each)) for each in files]
+    return {name: sorted(reads[name]) for name in sorted(reads)}

@@ -56,5 +56,6 @@ rule write_report:
         results=lambda wildcards, input: str(Path(input.notebooks[0]).parents[1]),
         templates=lambda wildcards, input: str(Path(input.templates[0]).parent),
         command=PROJECT.command(),
+        rules=rule_graph,
     script:
         "../workflow/scripts/write_report.py"

@@ -21,8 +21,9 @@ from scratchbook.cam import write_drift
 from scratchbook.comparison import compare, write_comparison
 from scratchbook.report import write_chapter, write_page
 from scratchbook.report.architecture import layer_diff, setting_diff, shorthand, summary_table
-from scratchbook.report.html import embedded_json, rule_inputs
+from scratchbook.report.html import embedded_json
 from scratchbook.report.markdown import escape
+from scratchbook.report.rules import draw_rules, drawn_arrows, in_order
 
 TEMPLATES = Path(__file__).parents[1] / "report"
 VOID = {"meta", "br", "img", "link", "input", "hr", "area", "base", "col", "embed", "source", "wbr"}
@@ -38,6 +39,15 @@ HOSTILE = [
     '"quoted" & <b>bold</b> ${x} `tick` **star** _under_ \\ ~~gone~~',
     "a\x00b\x0bc",
 ]
+
+
+RULES = {
+    "all": ["report"],
+    "report": ["train", "compare", "draw2"],
+    "compare": ["train"],
+    "draw2": ["train"],
+    "train": [],
+}
 
 
 def make_cam(folder: Path, *, seed: int = 0):
@@ -95,7 +105,7 @@ def whole(tmp_path_factory):
         results,
         config={"config/config.yaml": "a: 1\n\n\nb: <2>\n"},
         requirements="keras==3.15.1\n",
-        rule_graph='digraph {\n0[label = "all"];\n1[label = "train"];\n1 -> 0\n}',
+        rules=RULES,
     )
     return page, results, html
 
@@ -379,14 +389,21 @@ def test_the_setting_diff_shows_only_what_differs():
 
 
 def test_rules_are_listed_after_those_they_read():
-    dot = """digraph snakemake_dag {
-        0[label = "all", color = "0.1"];
-        1[label = "report"];
-        2[label = "train"];
-        1 -> 0
-        2 -> 1
-    }"""
-    assert rule_inputs(dot) == [("train", []), ("report", ["train"]), ("all", ["report"])]
+    assert in_order(RULES) == ["train", "compare", "draw2", "report", "all"]
+
+
+def test_the_rule_graph_draws_every_rule_and_no_arrow_that_others_imply():
+    svg = draw_rules(RULES)
+    assert all(f">{rule}</text>" in svg for rule in RULES)
+    assert ("train", "report") not in drawn_arrows(RULES)
+    assert len(drawn_arrows(RULES)) == 5
+    assert "report reads train, compare, draw2" in svg
+
+
+def test_the_rule_graph_depends_on_no_order():
+    turned = {rule: RULES[rule][::-1] for rule in reversed(RULES)}
+    drawn = [re.sub('aria-label="[^"]*"', "", draw_rules(rules)) for rules in (RULES, turned)]
+    assert drawn[0] == drawn[1]
 
 
 def test_notebook_md_has_the_form_of_the_seeds(whole):

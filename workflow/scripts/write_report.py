@@ -15,5 +15,6 @@ with job_log(snakemake.log[0], "report") as console:
         command=snakemake.params.command,
         config={file: Path(file).read_text(encoding="utf-8") for file in snakemake.input.config},
         requirements=Path(snakemake.input.requirements).read_text(encoding="utf-8"),
+        rules=snakemake.params.rules,
     )
     console.say(f"{output}: {output.stat().st_size / 1e6:.1f} MB; open it in a browser")

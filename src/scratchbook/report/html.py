@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,6 +34,7 @@ from scratchbook.report.loading import (
     read_drift,
 )
 from scratchbook.report.markdown import baseline_pairs
+from scratchbook.report.rules import Reads, draw_rules, in_order
 
 LARGE = 15_000_000  # bytes that mail and browsers begin to mind
 
@@ -50,7 +50,7 @@ def write_page(
     tables: Path | None = None,
     config: Mapping[str, str] | None = None,
     requirements: str = "",
-    rule_graph: str = "",
+    rules: Reads | None = None,
 ) -> None:
     """Writes report.html: every notebook a chapter, one file that needs nothing beside it.
 
@@ -64,7 +64,7 @@ def write_page(
         tables: the folder of {notebook}/compare.csv; `results` unless given.
         config: the configuration files' text by their name.
         requirements: the text of the pinned requirements.
-        rule_graph: what `snakemake --rulegraph` prints (dot), or nothing.
+        rules: the workflow's rules, each with those whose outputs it reads.
 
     Warns of a page over 15 MB.
     """
@@ -91,7 +91,8 @@ def write_page(
         command=command,
         config=dict(config or {}),
         requirements=requirements,
-        rules=rule_inputs(rule_graph),
+        rules={rule: rules[rule] for rule in in_order(rules)} if rules else {},
+        rule_graph=Markup(inline(draw_rules(rules), "page:rules")) if rules else None,
     )
     Path(output).write_text(html, encoding="utf-8")
     if len(html) > LARGE:
@@ -108,27 +109,6 @@ def embedded_json(values: Any) -> str:
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
-
-
-def rule_inputs(dot: str) -> list[tuple[str, list[str]]]:
-    """Each rule with the rules whose outputs it reads, in the order of a dot graph's labels."""
-    label = r"^\s*(\d+)\s*\[\s*label\s*=\s*\"([^\"\\]+)"
-    names = {key: name.strip() for key, name in re.findall(label, dot, re.MULTILINE)}
-    edges = re.findall(r"^\s*(\d+)\s*->\s*(\d+)", dot, re.MULTILINE)
-    inputs: dict[str, list[str]] = {name: [] for name in names.values()}
-    for source, target in edges:
-        if source in names and target in names:
-            inputs[names[target]].append(names[source])
-    return sorted(((name, sorted(set(needs))) for name, needs in inputs.items()),
-                  key=lambda pair: (len(_before(pair[0], inputs, set())), pair[0]))  # fmt: skip
-
-
-def _before(rule: str, inputs: dict[str, list[str]], seen: set[str]) -> set[str]:
-    for needed in inputs[rule]:
-        if needed not in seen:
-            seen.add(needed)
-            _before(needed, inputs, seen)
-    return seen
 
 
 def _policy(css: str, script: str) -> str:
