@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BeforeValidator,
+    ConfigDict,
     Field,
     ValidationError,
     ValidationInfo,
@@ -192,6 +193,8 @@ class Experiment(Training):
 
 class GridMember(Experiment):
     """One of the experiments that a grid makes."""
+
+    model_config = ConfigDict(defer_build=True)  # few notebooks have a grid
 
     group: Name
     """The experiment that declares the grid."""
