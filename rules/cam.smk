@@ -3,6 +3,8 @@ rule map_attention:
         data=dataset_of,
         run=f"{RUN}/run.json",
         checkpoints=f"{RUN}/checkpoints",
+        pretrained=pretrained_files,
+        initial=initial_run,
         code=stage_code("map_attention.py"),
     output:
         f"{RUN}/cam.h5",
@@ -19,6 +21,7 @@ rule map_attention:
         runtime=60,
     params:
         choices=cam_choices,
+        pretrained=pretrained_folder,
     script:
         "../workflow/scripts/map_attention.py"
 

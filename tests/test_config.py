@@ -126,6 +126,19 @@ def test_check_shows_both_numbers_where_recorded_parameters_differ(fresh: Path) 
     )
 
 
+def test_check_shows_both_shapes_where_a_warm_start_does_not_fit(fresh: Path) -> None:
+    (fresh / "config/notebooks/halves.yaml").write_text(
+        edited("    title: a wide net\n", "    initial_weights: {experiment: narrow}\n")
+    )
+    answer = scratchbook(fresh, "check")
+    assert answer.returncode == 1
+    assert answer.stderr.strip().splitlines()[-1].endswith(
+        "config/notebooks/halves.yaml: experiments.wide.initial_weights: this network has layer "
+        "'conv2d_1' of shape 3×3×3×4, 4 where 'narrow', whose weights it is to take over, has "
+        "layer 'conv2d_1' of shape 3×3×3×2, 2; make the layers equal"
+    )
+
+
 def test_a_wrong_recorded_total_stops_the_workflow_before_training(fresh: Path) -> None:
     (fresh / "config/notebooks/halves.yaml").write_text(
         edited("    title: a wide net\n", "    recorded: {parameters: 1234}\n")

@@ -250,3 +250,41 @@ def test_a_warm_start_that_cannot_be_is_refused(tmp_path: Path) -> None:
     same = models.build(declared, SIZE)
     with pytest.raises(ScratchbookError, match="a kept no weights of epoch 9, only of 3"):
         models.load_checkpoint(same, {"experiment": "a", "checkpoint": 9}, run)
+
+
+@pytest.mark.parametrize(
+    ("source", "ours", "theirs"),
+    [
+        ([{"Conv2D": {"filters": 4, "kernel_size": 3}}],
+         "layer 'conv2d_1' of shape 3×3×3×5, 5", "layer 'conv2d_1' of shape 3×3×3×4, 4"),
+        ([{"Conv2D": {"filters": 5, "kernel_size": 3}}, {"Dense": 5}],
+         "layer 'dense_1' of shape 5×2, 2", "layer 'dense_1' of shape 5×5, 5"),
+        ([], "layer 'conv2d_1' of shape 3×3×3×5, 5", "layer 'dense_1' of shape 3×2, 2"),
+        ([{"Backbone": {"application": "MobileNet", "weights": "none"}}],
+         "layer 'conv2d_1' of shape 3×3×3×5, 5", "layer 'mobilenet/conv1' of shape 3×3×3×32"),
+    ],
+)  # fmt: skip
+def test_a_warm_start_from_other_shapes_is_refused_before_any_training(
+    source: list, ours: str, theirs: str
+) -> None:
+    specs = {
+        "b": spec({"Conv2D": {"filters": 5, "kernel_size": 3}})
+        | {"initial_weights": {"experiment": "a", "checkpoint": "best"}},
+        "a": spec(*source),
+    }
+    with pytest.raises(ScratchbookError) as caught:
+        models.check_networks(specs, SIZE[:2])
+    assert str(caught.value) == (
+        f"experiments.b.initial_weights: this network has {ours} where 'a', whose weights it is "
+        f"to take over, has {theirs}; make the layers equal"
+    )
+
+
+def test_a_warm_start_may_freeze_and_drop_out_differently() -> None:
+    frozen = {"Backbone": {"application": "MobileNet", "weights": "none", "freeze": "all"}}
+    thawed = {"Backbone": {"application": "MobileNet", "weights": "none"}}
+    specs = {
+        "a": spec(frozen, {"Dropout": 0.5}),
+        "b": spec(thawed) | {"initial_weights": {"experiment": "a", "checkpoint": "best"}},
+    }
+    assert set(models.check_networks(specs, SIZE[:2])) == {"a", "b"}

@@ -21,5 +21,7 @@ with (
         Prepared(snakemake.input.data),
         snakemake.params.choices,
         Path(snakemake.output[0]),
+        pretrained=Path(snakemake.params.pretrained),
+        initial_run=Path(snakemake.input.initial[0]) if snakemake.input.initial else None,
         say=console.say,
     )

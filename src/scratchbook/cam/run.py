@@ -18,9 +18,13 @@ def map_run(
     prepared: Prepared,
     choices: dict[str, Any],
     output: Path,
+    *,
+    pretrained: Path,
+    initial_run: Path | None,
     say: Callable[[str], None],
 ) -> None:
-    """Explains a notebook's images in every epoch that was asked for and kept.
+    """Explains a notebook's images in every epoch that was asked for and kept, and in the weights
+    that the run started from: drawn at random, pretrained, or another run's.
 
     Args:
         run: the run's run.json.
@@ -28,10 +32,12 @@ def map_run(
         prepared: the data it was trained on.
         choices: the notebook's `cam` section.
         output: cam.h5.
+        pretrained: the folder of backbones' weights files.
+        initial_run: run.json of the run that `initial_weights` names, its checkpoints beside it.
         say: takes a line for the log and the terminal.
 
     Raises:
-        ScratchbookError: no such layer, image or method.
+        ScratchbookError: no such layer, image or method; weights that cannot be loaded.
     """
     shape = prepared.images.shape[1:]  # (h, w, 3)
     images = choices["images"]
@@ -43,7 +49,9 @@ def map_run(
     files = {entry["epoch"]: checkpoints / entry["file"] for entry in run["checkpoints"]}
     wanted = resolve_epochs(choices["epochs"], run["best_epoch"], run["epochs"])
     write_cam(
-        lambda: models.build(run["spec"], shape, seed=run["seed"]),
+        lambda: models.start(
+            run["spec"], shape, seed=run["seed"], pretrained=pretrained, initial_run=initial_run
+        ),
         {epoch: files[epoch] for epoch in wanted if epoch},
         prepared.images[rows],
         prepared.labels[rows],

@@ -9,6 +9,7 @@ from .checks import (
     survey_networks,
 )
 from .network import build, layer_table, output_activation
+from .starting import start
 from .weights import load_checkpoint
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "layer_table",
     "load_checkpoint",
     "output_activation",
+    "start",
     "survey_networks",
 ]

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from scratchbook.config.errors import ScratchbookError
 
 from .network import build, layer_table
+from .weights import shape_text
 
 if TYPE_CHECKING:
     import keras
+
+Weights = tuple[str, list[tuple[int, ...]]]  # a layer's name, and its weights' shapes
 
 
 def count_parameters(model: keras.Model) -> dict[str, int]:
@@ -35,6 +40,45 @@ def check_recorded(spec: dict[str, Any], parameters: dict[str, int]) -> None:
             )
 
 
+def layer_weights(model: keras.Model) -> list[Weights]:
+    """(layer's name, its weights' shapes) of each layer with weights, in order; a nested network's
+    layers as `mobilenet/conv1`."""
+    return [
+        (name, [tuple(weight.shape) for weight in layer.weights])
+        for name, layer in _leaves(model)
+        if layer.weights
+    ]
+
+
+def _leaves(model: keras.Model, above: str = "") -> Iterator[tuple[str, keras.Layer]]:
+    for layer in model.layers:
+        if hasattr(layer, "layers"):
+            yield from _leaves(layer, f"{above}{layer.name}/")
+        else:
+            yield f"{above}{layer.name}", layer
+
+
+def check_warm_start(ours: list[Weights], theirs: list[Weights], source: str) -> None:
+    """Refuses to start a network from the weights of one of other shapes.
+
+    Args:
+        ours: `layer_weights` of the network to be trained.
+        theirs: those of the network whose weights it is to take over.
+        source: the experiment that trains that network.
+    """
+    for our, their in zip_longest(ours, theirs, fillvalue=("", [])):
+        if our[1] != their[1]:
+            raise ScratchbookError(
+                f"initial_weights: this network has {_described(our)} where {source!r}, whose "
+                f"weights it is to take over, has {_described(their)}; make the layers equal"
+            )
+
+
+def _described(weights: Weights) -> str:
+    name, shapes = weights
+    return f"layer {name!r} of shape {shape_text(shapes)}" if name else "no layer"
+
+
 def survey_networks(
     specs: dict[str, dict[str, Any]], size: tuple[int, int]
 ) -> tuple[dict[str, dict[str, Any]], list[str]]:
@@ -46,11 +90,12 @@ def survey_networks(
 
     Returns:
         {experiment: {"id", "parameters", "layers"}} of those that can be built, and a line for each
-        that cannot or that is not of the recorded size.
+        that cannot, that is not of the recorded size, or whose warm start is of another network.
     """
     import keras
 
     networks, mistakes = {}, []
+    weights: dict[str, list[Weights]] = {}
     for name, spec in specs.items():
         keras.utils.clear_session(free_memory=True)
         try:
@@ -61,9 +106,17 @@ def survey_networks(
                 "parameters": parameters,
                 "layers": layer_table(spec, model),
             }
+            weights[name] = layer_weights(model)
             check_recorded(spec, parameters)
         except ScratchbookError as error:
             mistakes.append(f"experiments.{name}.{error}")
+    for name, spec in specs.items():
+        source = spec.get("initial_weights", {}).get("experiment")
+        if name in weights and source in weights:
+            try:
+                check_warm_start(weights[name], weights[source], source)
+            except ScratchbookError as error:
+                mistakes.append(f"experiments.{name}.{error}")
     return networks, mistakes
 
 

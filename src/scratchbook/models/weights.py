@@ -7,6 +7,7 @@ import math
 import re
 import warnings
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,13 +104,15 @@ def load_checkpoint(model: keras.Model, start: dict[str, Any], run_file: Path) -
         extra, missing = Counter(theirs) - Counter(ours), Counter(ours) - Counter(theirs)
         raise ScratchbookError(
             f"{where} has other shapes than this network: it holds "
-            f"{_words(extra)} where {_words(missing)} is needed; warm starts need equal layers"
+            f"{shape_text(extra.elements())} where {shape_text(missing.elements())} is needed; "
+            "warm starts need equal layers"
         )
     load_weights(model, file)
 
 
-def _words(shapes: Counter[tuple[int, ...]]) -> str:
-    return ", ".join("×".join(map(str, shape)) for shape in shapes.elements()) or "nothing"
+def shape_text(shapes: Iterable[tuple[int, ...]]) -> str:
+    """`3×3×3×32, 32`, or `nothing`."""
+    return ", ".join("×".join(map(str, shape)) for shape in shapes) or "nothing"
 
 
 def load_weights(model: keras.Model, file: Path) -> None:

@@ -99,14 +99,13 @@ def train_run(
     started, clock = datetime.now(UTC), time.perf_counter()
     activation = models.output_activation(spec["layers"])
     loss = loss_function(spec["loss"], activation)
-    model = models.build(spec, prepared.images.shape[1:], precision, seed, pretrained)
+    model = models.start(
+        spec, prepared.images.shape[1:], precision,
+        seed=seed, pretrained=pretrained, initial_run=initial_run,
+    )  # fmt: skip
     parameters = models.count_parameters(model)
     models.check_recorded(spec, parameters)
     models.check_classes(model, len(prepared.class_names))
-    if "initial_weights" in spec:
-        if initial_run is None:
-            raise ScratchbookError("initial_weights: the run to start from is missing")
-        models.load_checkpoint(model, spec["initial_weights"], initial_run)
     rows = split_rows(prepared, spec["validation"])
     rows["train"] = _training_rows(spec, prepared, rows["train"], seed)
     optimizer = make_optimizer(spec["optimizer"])
@@ -184,12 +183,12 @@ def train_run(
         say(_progress_line(row, spec["epochs"], rate, progress.history))
 
     best, last_epoch = best_epoch(progress.history), progress.epoch
-    digests = {}
-    predictions = {}
-    for name, epoch in (("best", best), ("last", last_epoch)):
+    digests, logits = {}, {}
+    for epoch in sorted({best, last_epoch}):
         model.load_weights(state.checkpoint(epoch))
-        digests[name] = provenance.hash_arrays(_weights(model))
-        predictions[name] = (epoch, {s: predict_logits(model, images, r) for s, r in rows.items()})
+        digests[epoch] = provenance.hash_arrays(_weights(model))
+        logits[epoch] = {s: predict_logits(model, images, r) for s, r in rows.items()}
+    predictions = {"best": (best, logits[best]), "last": (last_epoch, logits[last_epoch])}
 
     display_id = models.display_id(spec["dataset"], parameters)
     kept: list[dict[str, Any]] = [
@@ -245,7 +244,7 @@ def train_run(
                 "images_per_second": round(
                     len(rows["train"]) * last_epoch / max(progress.training_seconds, 1e-9), 1
                 ),
-                "weights_sha256": {"best": digests["best"], "final": digests["last"]},
+                "weights_sha256": {"best": digests[best], "final": digests[last_epoch]},
                 "checkpoints": kept,
             },
         )
