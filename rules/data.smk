@@ -17,6 +17,6 @@ rule prepare_dataset:
         spec=lambda wildcards: PROJECT.dataset(wildcards.dataset),
         source=dataset_source,
         data_dir=PROJECT.settings.data_dir,
-        smoke=PROJECT.settings.smoke,
+        limit=PROJECT.image_limit,
     script:
         "../workflow/scripts/prepare_dataset.py"

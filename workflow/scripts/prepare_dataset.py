@@ -5,8 +5,6 @@ from pathlib import Path
 from scratchbook.console import job_log
 from scratchbook.data.prepare import prepare
 
-SMOKE_IMAGES = 60
-
 with job_log(snakemake.log[0], snakemake.wildcards.dataset) as console:
     prepare(
         snakemake.wildcards.dataset,
@@ -15,5 +13,5 @@ with job_log(snakemake.log[0], snakemake.wildcards.dataset) as console:
         Path(snakemake.output[0]),
         say=console.say,
         on_progress=console.progress,
-        limit=SMOKE_IMAGES if snakemake.params.smoke else None,
+        limit=snakemake.params.limit,
     )

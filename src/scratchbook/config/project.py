@@ -19,7 +19,7 @@ from .reading import line_of, read_yaml
 from .settings import Settings
 from .strict import NAME_PATTERN, explain
 
-SMOKE_IMAGES = 60
+SMOKE_IMAGES = 30
 """About how many images of a data set `smoke=true` keeps; each class stays in each split."""
 _RESERVED = {"data", "smoke", "logs", "benchmarks", "state", "partial"}  # folders of results/
 Model = TypeVar("Model", bound=BaseModel)
@@ -33,6 +33,11 @@ class Project:
     settings: Settings
     datasets: dict[str, Dataset]
     notebooks: dict[str, Notebook]
+
+    @property
+    def image_limit(self) -> int | None:
+        """About how many images of a data set are prepared; None for all."""
+        return SMOKE_IMAGES if self.settings.smoke else None
 
     @property
     def results(self) -> str:
@@ -59,7 +64,10 @@ class Project:
         return spec
 
     def threads(self, notebook: str, experiment: str) -> int:
-        """CPU threads of an experiment's trainings."""
+        """CPU threads of an experiment's trainings; one in a smoke run, where starting up takes
+        longer than training and so two at a time take half as long."""
+        if self.settings.smoke:
+            return 1
         return self.notebooks[notebook].threads(experiment)
 
     def cam_epochs(self, notebook: str, experiment: str) -> list[int]:
