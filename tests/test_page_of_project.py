@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
-from projects import snakemake
+from projects import scratchbook, snakemake
 
 
 def test_the_page_draws_the_rule_graph_that_snakemake_tells(finished: Path) -> None:
@@ -23,3 +24,28 @@ def test_the_page_draws_the_rule_graph_that_snakemake_tells(finished: Path) -> N
     }
     assert int(drawn[1]) == len(names)
     assert shown == told
+
+
+def test_the_command_renders_one_notebook_alone(project: Path) -> None:
+    before = (project / "report.html").read_bytes()
+    answer = scratchbook(project, "report", "halves")
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.startswith("halves.html: ")
+    page = (project / "halves.html").read_text(encoding="utf-8")
+    assert "This page is incomplete" not in page
+    assert 'id="halves.wide"' in page
+    assert (project / "report.html").read_bytes() == before
+
+
+def test_the_command_refuses_a_page_with_gaps_unless_asked_for_one(project: Path) -> None:
+    shutil.rmtree(project / "results/halves/wide")
+    refused = scratchbook(project, "report")
+    assert refused.returncode == 1
+    assert "halves/wide: seed 0 is missing" in refused.stderr
+    assert "--partial" in refused.stderr
+    assert not (project / "halves.html").exists()
+    answer = scratchbook(project, "report", "--partial", "--output", "pages/gaps.html")
+    assert answer.returncode == 0, answer.stderr
+    page = (project / "pages/gaps.html").read_text(encoding="utf-8")
+    assert page.index("This page is incomplete") < page.index('id="halves.narrow"')
+    assert "No run of this experiment is here yet" in page

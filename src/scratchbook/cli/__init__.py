@@ -8,13 +8,15 @@ import sys
 
 from scratchbook.config.errors import ScratchbookError
 
-from . import check, generate, listing, reproduction, status, verify
+from . import cam, check, generate, listing, report, reproduction, status, verify
 
 COMMANDS = {
     "check": check,
     "list": listing,
     "status": status,
+    "report": report,
     "verify": verify,
+    "cam": cam,
     "reproduction": reproduction,
     "generate": generate,
 }

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.cluster.hierarchy import leaves_list, linkage
 
 from scratchbook.report import figures, pictures
+from scratchbook.report.grids import draw_responses
 from scratchbook.report.loading import (
     Experiment,
     Notebook,
@@ -51,7 +52,8 @@ def write_chapter(
 
 
 def draw_figures(notebook: Notebook, data: Path) -> dict[str, str]:
-    """Every figure of a notebook as SVG text by its name, `{experiment}-{figure}` or `compare`."""
+    """Every figure of a notebook as SVG text by its name: `compare`, `{grid}.response`,
+    `{experiment}-{figure}`."""
     drawn: dict[str, str] = {}
     metric = notebook.page["metric"]
     rows = [_forest_row(row, metric) for row in notebook.rows if row.get(metric) is not None]
@@ -59,6 +61,7 @@ def draw_figures(notebook: Notebook, data: Path) -> dict[str, str]:
         drawn["compare"] = figures.forest(
             _forest_choice(rows, notebook.page.get("baseline")), metric, notebook.page["baseline"]
         )
+    drawn |= draw_responses(notebook)
     for experiment in illustrated(notebook):
         for name, svg in _experiment_figures(experiment, data).items():
             drawn[f"{experiment.name}-{name}"] = svg

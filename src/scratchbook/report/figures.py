@@ -120,6 +120,66 @@ def forest(rows: Sequence[dict[str, Any]], metric: str, baseline: str | None) ->
         return _svg(figure, f"{metric.replace('_', ' ')} with 95 % intervals: " + "; ".join(said))
 
 
+Point = tuple[tuple[Any, ...], float, float | None, float | None]
+"""One experiment of a grid: the values it tried, its mean, and the ends of its interval."""
+
+
+def response(points: Sequence[Point], path: str, metric: str) -> str:
+    """How the metric answers the values of one key, with 95 % intervals.
+
+    Numbers stand where they are, on a logarithmic axis where they span a decade; words side by
+    side. Means and ends are fractions.
+    """
+    numeric = all(isinstance(at[0], int | float) for at, *_ in points)
+    points = sorted(points, key=lambda point: point[0][0]) if numeric else list(points)
+    values = [at[0] for at, *_ in points]
+    with style_context(["default", STYLE]):
+        figure, axes = _panel(4.3, 2.6, left=0.15, right=0.97, bottom=0.19)
+        x = np.array(values if numeric else range(len(values)), dtype=float)
+        if numeric and x[0] > 0 and x[-1] / x[0] >= 10:
+            axes.set_xscale("log")
+        if not numeric:
+            axes.set_xticks(x, values)
+            axes.set_xlim(-0.5, len(x) - 0.5)
+        for at, (_, _, low, high) in zip(x, points, strict=True):
+            if low is not None and high is not None:
+                axes.plot([at, at], [100 * low, 100 * high], color=ACCENT, lw=1.6)
+        means = [100 * mean for _, mean, _, _ in points]
+        axes.plot(x, means, "o", color=ACCENT, ms=5, ls="-" if numeric else "none", lw=0.8)
+        _finish(axes, path, f"{metric.replace('_', ' ')}, %")
+        return _svg(figure, _response_alt(points, [path], metric))
+
+
+def response_map(points: Sequence[Point], paths: Sequence[str], metric: str) -> str:
+    """How the metric answers two keys: a cell a combination, in per cent; empty where none ran."""
+    down, across = (_in_order([at[axis] for at, *_ in points]) for axis in (0, 1))
+    share = np.full((len(down), len(across)), np.nan)
+    for (first, second), mean, _, _ in points:
+        share[down.index(first), across.index(second)] = mean
+    with style_context(["default", STYLE]):
+        width, height = min(7.2, 1.5 + 0.6 * len(across)), min(7.2, 0.9 + 0.32 * len(down))
+        figure = Figure(figsize=(width, height))
+        axes = figure.add_axes((1.3 / width, 0.55 / height, 1 - 1.4 / width, 1 - 0.65 / height))
+        axes.pcolormesh(share, cmap="cividis")
+        low, high = np.nanmin(share), np.nanmax(share)
+        for (row, column), value in np.ndenumerate(share):
+            if np.isnan(value) or len(across) > MAP_NUMBERS:
+                continue
+            light = value - low > (high - low) / 2
+            axes.text(
+                column + 0.5, row + 0.5, f"{100 * value:.1f}", ha="center", va="center",
+                color="#000000" if light else "#ffffff",
+            )  # fmt: skip
+        axes.set_xticks(np.arange(len(across)) + 0.5, [_told(value) for value in across])
+        axes.set_yticks(np.arange(len(down)) + 0.5, [_told(value) for value in down])
+        axes.invert_yaxis()
+        _finish(axes, paths[1], paths[0], grid="")
+        return _svg(figure, _response_alt(points, paths, metric))
+
+
+MAP_NUMBERS = 12  # columns of a map whose cells are wide enough for a number
+
+
 def reliability(bins: Sequence[dict[str, Any]], ece: float) -> str:
     """Accuracy by stated confidence: a dot a bin, its area by the number of images in it."""
     filled = [b for b in bins if b["n"]]
@@ -248,6 +308,29 @@ def _label_ends(axes: Axes, ends: list[tuple[float, float, str, str]]) -> None:
 
 def _percent(fraction: float) -> str:
     return f"{100 * fraction:.1f} %" if np.isfinite(fraction) else "unknown"
+
+
+def _in_order(values: list[Any]) -> list[Any]:
+    """The different values: numbers ascending, words as they come."""
+    different = list(dict.fromkeys(values))
+    numeric = all(isinstance(value, int | float) for value in different)
+    return sorted(different) if numeric else different
+
+
+def _told(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
+
+
+def _response_alt(points: Sequence[Point], paths: Sequence[str], metric: str) -> str:
+    said = []
+    for at, mean, low, high in points:
+        where = ", ".join(_told(value) for value in at)
+        ends = "" if low is None or high is None else f" [{_percent(low)}, {_percent(high)}]"
+        said.append(f"{where}: {_percent(mean)}{ends}")
+    return (
+        f"{metric.replace('_', ' ')} by {' and '.join(paths)}, with 95 % intervals: "
+        + "; ".join(said)
+    )
 
 
 def _curves_alt(

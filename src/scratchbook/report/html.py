@@ -23,6 +23,7 @@ from scratchbook.report.architecture import (
 )
 from scratchbook.report.chapter import TABLE_CLASSES, illustrated
 from scratchbook.report.figures import inline
+from scratchbook.report.grids import grids_of, rows_outside
 from scratchbook.report.loading import (
     Experiment,
     Notebook,
@@ -136,6 +137,10 @@ def _chapter(notebook: Notebook, results: Path, chapters: Path) -> dict[str, Any
         "cautions": wording.cautions(notebook) + _left_out(notebook),
         "claims": [{"claim": claim, "recorded": recorded} for claim, recorded in notebook.claims],
         "rows": notebook.rows,
+        "outside": rows_outside(notebook),
+        "grids": [
+            (grid, _figure(folder, grid.figure, notebook.name)) for grid in grids_of(notebook)
+        ],
         "metric": page["metric"],
         "baseline": page.get("baseline"),
         "verdicts": baseline_pairs(notebook),

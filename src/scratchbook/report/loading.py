@@ -19,7 +19,7 @@ from scratchbook.comparison.tables import COLUMNS, PAIR_COLUMNS
 from scratchbook.config.errors import ScratchbookError
 from scratchbook.diagnoses import Diagnosis, diagnose
 
-WORDS = {"experiment", "id", "parent", "changes", "status", "interval_covers",
+WORDS = {"experiment", "id", "parent", "changes", "group", "point", "status", "interval_covers",
          "recorded_metric", "precision", "first", "second", "split", "covers", "better",
          "verdict"}  # fmt: skip
 MISTAKES = 12
@@ -121,6 +121,7 @@ def read_cam_facts(run: Run) -> dict[str, str]:
     return {
         "layer": str(told["layer"]),
         "method": {"gradcam": "Grad-CAM", "hirescam": "HiResCAM"}[str(told["method"])],
+        "target": str(told["target"]),
         "flags": ", ".join(json.loads(told["flags"])),
         **sides,
     }

@@ -13,6 +13,7 @@ from scratchbook.report.architecture import (
     shorthand,
     summary_table,
 )
+from scratchbook.report.grids import Grid, grids_of, rows_outside
 from scratchbook.report.loading import Experiment, Notebook
 from scratchbook.report.wording import best_figures, cautions, heading, weights_lines
 
@@ -35,13 +36,16 @@ def notebook_markdown(notebook: Notebook, drawn: dict[str, str]) -> str:
     if notebook.claims:
         blocks += ["## Key results", _quote([_claim(claim) for claim, _ in notebook.claims])]
     if notebook.rows:
-        blocks += ["## Compare", _compare_table(notebook)]
+        outside = rows_outside(notebook)
+        blocks += ["## Compare", _compare_table(outside) if outside else ""]
         blocks += _figure(drawn, "compare")
         verdicts = [
             f"{row['second']} against {row['first']}: {row['verdict']}"
             for row in baseline_pairs(notebook)
         ]
         blocks += ["\n".join(f"- {_line(text)}" for text in verdicts)] if verdicts else []
+        for grid in grids_of(notebook):
+            blocks += _grid(grid, drawn)
     for experiment in notebook.experiments:
         blocks += _experiment(experiment, notebook, drawn)
     return "\n\n".join(block for block in blocks if block) + "\n"
@@ -168,11 +172,21 @@ def _figure(drawn: dict[str, str], name: str) -> list[str]:
     return [f"![{_line(alt)}](figures/{name}.svg)"]
 
 
-def _compare_table(notebook: Notebook) -> str:
+def _grid(grid: Grid, drawn: dict[str, str]) -> list[str]:
+    return [
+        f"### {escape(heading({'name': grid.name, 'title': grid.title}))}",
+        f"{_line(', '.join(grid.paths))} over {len(grid.points)} experiments",
+        _quote([escape(text) for text in grid.notes]),
+        _compare_table(grid.rows) if grid.rows else "",
+        *_figure(drawn, grid.figure),
+    ]
+
+
+def _compare_table(rows: list[dict[str, Any]]) -> str:
     metrics = ["train_accuracy", "val_accuracy", "test_accuracy"]
     head = ["experiment", "parameters", "best epoch", "train", "validation", "test", "recorded"]
     lines = [_table_row(head), _table_row(["---", *["---:"] * (len(head) - 1)])]
-    for row in notebook.rows:
+    for row in rows:
         cells = [_line(row["experiment"]), _number(row.get("parameters"), ",.0f"),
                  _number(row.get("best_epoch"), ".4g")]  # fmt: skip
         for key in metrics:

@@ -1,18 +1,26 @@
-"""The page of a workflow that failed half-way: the runs there are in, a page that says so out."""
+"""The page of the runs that are there, made outside the workflow or after it failed half-way."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from scratchbook.comparison import compare, write_comparison
 from scratchbook.report.chapter import write_chapter
 from scratchbook.report.html import write_page
+from scratchbook.report.loading import load_notebook
 
 
 def write_partial_page(
-    pages: Sequence[dict[str, Any]], results: Path, templates: Path, output: Path, command: str
+    pages: Sequence[dict[str, Any]],
+    results: Path,
+    templates: Path,
+    output: Path,
+    command: str,
+    *,
+    config: Mapping[str, str] | None = None,
+    requirements: str = "",
 ) -> None:
     """Compares and renders the runs that are there; the page begins with those that are not.
 
@@ -24,6 +32,7 @@ def write_partial_page(
         templates: the folder of page.html.j2.
         output: where the page is written.
         command: what the user types to go on.
+        config, requirements: as `write_page` shows them.
     """
     partial = results / "partial"
     for page in pages:
@@ -31,4 +40,24 @@ def write_partial_page(
         folder.mkdir(parents=True, exist_ok=True)
         write_comparison(compare(page, results), folder)
         write_chapter(page, results, folder, tables=partial)
-    write_page(pages, results, templates, output, command, chapters=partial, tables=partial)
+    write_page(
+        pages,
+        results,
+        templates,
+        output,
+        command,
+        chapters=partial,
+        tables=partial,
+        config=config,
+        requirements=requirements,
+    )
+
+
+def missing_runs(pages: Sequence[dict[str, Any]], results: Path) -> list[str]:
+    """The runs of some notebooks that are missing or broken, and what of them."""
+    return [
+        f"{page['name']}/{experiment.name}: {text}"
+        for page in pages
+        for experiment in load_notebook(page, results).experiments
+        for text in experiment.missing
+    ]

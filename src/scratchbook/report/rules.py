@@ -35,8 +35,8 @@ def draw_rules(reads: Reads) -> str:
     places: dict[str, tuple[float, float]] = {}  # the middle of each box's upper side
     for level, row in enumerate(rows):
         left = (width - len(row) * (BOX[0] + GAP[0]) + GAP[0]) / 2
-        for x, rule in enumerate(row):
-            places[rule] = (left + x * (BOX[0] + GAP[0]) + BOX[0] / 2,
+        for at, rule in enumerate(row):
+            places[rule] = (left + at * (BOX[0] + GAP[0]) + BOX[0] / 2,
                             MARGIN + level * (BOX[1] + GAP[1]))  # fmt: skip
     for source, target in drawn_arrows(reads):
         _arrow(root, places[source], places[target])
@@ -45,8 +45,8 @@ def draw_rules(reads: Reads) -> str:
         box |= {"width": str(BOX[0]), "height": str(BOX[1])}
         box |= {"fill": "none", "stroke": INK, "stroke-opacity": "0.55"}
         ElementTree.SubElement(root, f"{{{SVG}}}rect", box)
-        at = {"x": f"{x:g}", "y": f"{y + BOX[1] / 2 + 4.5:g}", "text-anchor": "middle"}
-        ElementTree.SubElement(root, f"{{{SVG}}}text", at | {"fill": INK}).text = rule
+        words = {"x": f"{x:g}", "y": f"{y + BOX[1] / 2 + 4.5:g}", "text-anchor": "middle"}
+        ElementTree.SubElement(root, f"{{{SVG}}}text", words | {"fill": INK}).text = rule
     said = [f"{rule} reads {', '.join(reads[rule])}" for row in rows for rule in row if reads[rule]]
     return finish_svg(root, f"Graph of {len(reads)} rules: {'; '.join(said)}")
 

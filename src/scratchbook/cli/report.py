@@ -1,0 +1,59 @@
+"""Render the page of the results that are there, without the workflow; trains and changes none."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from scratchbook.config.errors import ScratchbookError
+from scratchbook.config.project import load_project
+
+from .chosen import CONFIG, add_notebooks, add_smoke, chosen_project
+
+TOLD = 5  # missing runs that a refusal names
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_notebooks(parser, "those of config.yaml")
+    add_smoke(parser)
+    parser.add_argument(
+        "--partial", action="store_true", help="also where runs are missing; the page says which"
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE",
+        help="otherwise NOTEBOOK.html, or notebooks.html for several",
+    )  # fmt: skip
+
+
+def run(given: argparse.Namespace) -> None:
+    names = given.notebooks or list(load_project().notebooks)
+    project = chosen_project(names, given.smoke)
+    from scratchbook.report.partial import missing_runs, write_partial_page
+
+    pages = [project.page(name) for name in names]
+    results = Path(project.results)
+    missing = missing_runs(pages, results)
+    if missing and not given.partial:
+        more = len(missing) - TOLD
+        raise ScratchbookError(
+            "\n".join([*missing[:TOLD], *([f"and {more} more"] if more > 0 else [])])
+            + "\nrun `snakemake` to make what is missing, or add --partial to render what is there"
+        )
+    output = given.output or Path(f"{names[0]}.html" if len(names) == 1 else "notebooks.html")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    declared = [
+        CONFIG / "config.yaml",
+        CONFIG / "datasets.yaml",
+        *(CONFIG / "notebooks" / f"{name}.yaml" for name in names),
+    ]
+    requirements = Path("requirements.txt")
+    write_partial_page(
+        pages,
+        results,
+        Path("report"),
+        output,
+        project.command(),
+        config={str(file): file.read_text(encoding="utf-8") for file in declared},
+        requirements=requirements.read_text(encoding="utf-8") if requirements.exists() else "",
+    )
+    print(f"{output}: {output.stat().st_size / 1e6:.1f} MB; open it in a browser")
