@@ -66,7 +66,8 @@ def check_warm_start(ours: list[Weights], theirs: list[Weights], source: str) ->
         theirs: those of the network whose weights it is to take over.
         source: the experiment that trains that network.
     """
-    for our, their in zip_longest(ours, theirs, fillvalue=("", [])):
+    nothing: Weights = ("", [])
+    for our, their in zip_longest(ours, theirs, fillvalue=nothing):
         if our[1] != their[1]:
             raise ScratchbookError(
                 f"initial_weights: this network has {_described(our)} where {source!r}, whose "
