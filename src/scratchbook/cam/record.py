@@ -79,7 +79,7 @@ def write_cam(
     files = {0: None, **dict(sorted(checkpoints.items()))}
     found, logits, randomised = [], [], []
     for epoch, file in sorted(files.items()):
-        _load(model, epoch, file)
+        load_epoch(model, epoch, file)
         epoch_maps, epoch_logits = explain(images, wanted)
         found.append(epoch_maps)  # (image, h, w)
         logits.append(epoch_logits)  # (image, class)
@@ -112,7 +112,12 @@ def write_cam(
         write_drift(output, drift_output, other_seeds)
 
 
-def _load(model: keras.Model, epoch: int, file: Path | None) -> None:
+def load_epoch(model: keras.Model, epoch: int, file: Path | None) -> None:
+    """Loads an epoch's weights; None, allowed for epoch 0, leaves the network as it was built.
+
+    Raises:
+        ScratchbookError: there is no such file, or it is not this network's.
+    """
     if file is None:
         if epoch:
             raise ScratchbookError(f"cam: epoch {epoch} has no checkpoint")
