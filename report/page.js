@@ -17,6 +17,9 @@
   dark.addEventListener("change", tell);
   tell();
 
+  // A grid's experiments stay together, below a row that names them.
+  const rowsOf = (body) => Array.from(body.rows).filter((row) => !row.classList.contains("grid"));
+
   // Sorting: numbers by value, text by the reader's language; nothing measured goes last.
   const value = (cell) => cell.dataset.value ?? cell.textContent.trim();
   const number = (text) => (text === "" || text === "None" || text === "–" ? NaN : Number(text));
@@ -32,16 +35,17 @@
         head.setAttribute("aria-sort", up ? "ascending" : "descending");
         const sign = up ? 1 : -1;
         const numeric = head.classList.contains("n");
-        const body = table.tBodies[0];
         const key = (row) => (numeric ? number(value(row.cells[column])) : value(row.cells[column]));
-        Array.from(body.rows)
-          .map((row) => [key(row), row])
-          .sort(([a], [b]) => {
-            if (!numeric) return sign * a.localeCompare(b);
-            if (Number.isNaN(a) || Number.isNaN(b)) return Number.isNaN(a) - Number.isNaN(b);
-            return sign * (a - b);
-          })
-          .forEach(([, row]) => body.append(row));
+        for (const body of table.tBodies) {
+          rowsOf(body)
+            .map((row) => [key(row), row])
+            .sort(([a], [b]) => {
+              if (!numeric) return sign * a.localeCompare(b);
+              if (Number.isNaN(a) || Number.isNaN(b)) return Number.isNaN(a) - Number.isNaN(b);
+              return sign * (a - b);
+            })
+            .forEach(([, row]) => body.append(row));
+        }
       });
     });
   }
@@ -75,7 +79,8 @@
     const shown = (row) => Array.from(row.cells).filter((cell) => !cell.classList.contains("dull")).map(text);
     for (const button of all("[data-copy]", tools)) {
       button.addEventListener("click", async () => {
-        await copy(formats[button.dataset.copy](Array.from(table.rows, shown)));
+        const rows = [...table.tHead.rows, ...Array.from(table.tBodies).flatMap(rowsOf)];
+        await copy(formats[button.dataset.copy](rows.map(shown)));
         button.focus();
         status.textContent = "Copied.";
       });
@@ -84,10 +89,10 @@
     differences.addEventListener("click", () => {
       const only = differences.getAttribute("aria-pressed") !== "true";
       differences.setAttribute("aria-pressed", String(only));
-      const rows = Array.from(table.tBodies[0].rows);
+      const rows = Array.from(table.tBodies).flatMap(rowsOf);
       Array.from(table.tHead.rows[0].cells).forEach((_, column) => {
         const same = column > 0 && new Set(rows.map((row) => text(row.cells[column]))).size === 1;
-        Array.from(table.rows).forEach((row) => row.cells[column].classList.toggle("dull", only && same));
+        [...table.tHead.rows, ...rows].forEach((row) => row.cells[column].classList.toggle("dull", only && same));
       });
     });
   }

@@ -8,17 +8,22 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from projects import make_project, planned, scratchbook
+from projects import REPOSITORY, make_project, planned, scratchbook
+from result_trees import make_page, make_results
+from scratchbook.comparison import compare, write_comparison
 from scratchbook.config.errors import ScratchbookError
 from scratchbook.config.notebooks import GridMember, Notebook
 from scratchbook.config.project import load_project
 from scratchbook.config.strict import NAME_PATTERN
+from scratchbook.report import write_chapter, write_page
+from scratchbook.report.figures import response
 
 LAYERS = """
       - Conv2D: 2
@@ -201,3 +206,83 @@ def test_members_are_checked_listed_and_planned_like_any_experiment(tmp_path: Pa
     trial = load_project(folder=project).trial("halves")
     json.dumps(trial, allow_nan=False)
     assert trial["experiments"][1]["point"] == {"optimizer.learning_rate": 0.1}
+
+
+def report(results: Path, points: dict[str, dict[str, Any]], gone: str = "") -> tuple[str, str]:
+    """notebook.md and report.html of a page whose experiments, but the first, are of a grid."""
+    page = make_page(experiments=("one", *points), seeds=(0,))
+    for experiment in page["experiments"][1:]:
+        experiment |= {"group": "sweep", "point": points[experiment["name"]], "parent": "one"}
+    page["grids"] = [{"name": "sweep", "title": "many rates", "notes": ["A note on all."]}]
+    folder = make_results(results, page)
+    if gone:
+        (folder / gone / "seed0" / "run.json").unlink()
+    write_comparison(compare(page, results, resamples=20), folder)
+    write_chapter(page, results, folder)
+    write_page([page], results, REPOSITORY / "report", results / "report.html", "snakemake")
+    return (
+        (folder / "notebook.md").read_text(encoding="utf-8"),
+        (results / "report.html").read_text(encoding="utf-8"),
+    )
+
+
+RATES = {f"sweep-{label}": {"optimizer.learning_rate": rate}
+         for label, rate in (("0_1", 0.1), ("0_01", 0.01), ("0_001", 0.001))}  # fmt: skip
+
+
+def test_the_table_puts_a_grid_together_and_its_response_tells_every_number(tmp_path: Path) -> None:
+    text, html = report(tmp_path, RATES)
+    rows = pd.read_csv(tmp_path / "shapes/compare.csv").set_index("experiment")
+    assert rows["group"].dropna().to_dict() == dict.fromkeys(RATES, "sweep")
+    assert rows.loc["sweep-0_01", "point"] == "optimizer.learning_rate=0.01"
+    assert html.count('<tr class="grid">') == 1
+    for page in (text, html):
+        assert "many rates" in page
+        assert "A note on all." in page
+    alternative = (tmp_path / "shapes/figures/sweep.response.svg").read_text(encoding="utf-8")
+    for name, point in RATES.items():
+        row = rows.loc[name]
+        low, high = (f"{100 * row[f'test_accuracy_{end}']:.1f} %" for end in ("low", "high"))
+        mean = f"{100 * row['test_accuracy']:.1f} %"
+        said = f"{point['optimizer.learning_rate']:g}: {mean} [{low}, {high}]"
+        assert said in alternative
+        assert said in html
+        assert said in text.replace("\\", "")
+    assert text.index("## Compare") < text.index("### sweep - many rates") < text.index("## one")
+
+
+@pytest.mark.parametrize("seconds", [["plain", "flipped"], [8, 16], ["only"]])
+def test_two_keys_are_drawn_as_a_map_with_a_number_in_each_cell(
+    tmp_path: Path, seconds: list[Any]
+) -> None:
+    points = {
+        f"sweep-{i}-{j}": {"layers.Dropout.rate": rate, "augment": second}
+        for i, rate in enumerate((0.5, 0.25))
+        for j, second in enumerate(seconds)
+    }
+    report(tmp_path, points, gone="sweep-0-0")
+    drawing = (tmp_path / "shapes/figures/sweep.response.svg").read_text(encoding="utf-8")
+    rows = pd.read_csv(tmp_path / "shapes/compare.csv").set_index("experiment")
+    assert pd.isna(rows.loc["sweep-0-0", "test_accuracy"])
+    for name, point in points.items():
+        if name != "sweep-0-0":
+            value = f"{100 * rows.loc[name, 'test_accuracy']:.1f}"
+            rate, second = point.values()
+            assert f"{rate:g}, {second}: {value} %" in drawing
+            assert f">{value}<" in drawing
+
+
+def test_rates_that_span_decades_stand_evenly_on_a_logarithmic_axis() -> None:
+    rates = [0.1, 0.001, 0.01]
+    drawing = response([((rate,), 0.5, 0.4, 0.6) for rate in rates], "rate", "test_accuracy")
+    uses = re.findall(r"<use [^>]*>", drawing)
+    marks = [float(re.search(r' x="([\d.]+)"', use)[1]) for use in uses if "#3f7fd0" in use]
+    left, middle, right = marks
+    assert middle - left == pytest.approx(right - middle, rel=1e-3)
+
+
+def test_three_keys_have_a_table_and_no_drawing(tmp_path: Path) -> None:
+    points = {f"sweep-{i}": {"batch_size": i, "epochs": i, "loss": "x"} for i in (1, 2)}
+    text, _ = report(tmp_path, points)
+    assert "batch_size, epochs, loss over 2 experiments" in text.replace("\\", "")
+    assert not (tmp_path / "shapes/figures/sweep.response.svg").exists()

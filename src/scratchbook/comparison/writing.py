@@ -14,6 +14,7 @@ from scratchbook.provenance import write_text
 SHOWN = {
     "experiment": "experiment",
     "changes": "what changed",
+    "point": "grid",
     "parameters": "parameters",
     "seeds": "seeds",
     "best_epoch": "best epoch",
@@ -68,7 +69,7 @@ def latex(comparison: Comparison) -> str:
 
 
 def _is_number(column: str) -> bool:
-    return column not in ("experiment", "what changed", "status")
+    return column not in ("experiment", "what changed", "grid", "status")
 
 
 def _cells(comparison: Comparison, minus: str) -> pd.DataFrame:

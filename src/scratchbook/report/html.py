@@ -126,6 +126,7 @@ def _chapter(notebook: Notebook, results: Path, chapters: Path) -> dict[str, Any
     page = notebook.page
     folder = chapters / notebook.name / "figures"
     data = read_data(Path(results) / "data" / f"{page['dataset']}.h5")
+    grids = grids_of(notebook)
     return {
         "name": notebook.name,
         "title": page["title"] or notebook.name,
@@ -137,10 +138,8 @@ def _chapter(notebook: Notebook, results: Path, chapters: Path) -> dict[str, Any
         "cautions": wording.cautions(notebook) + _left_out(notebook),
         "claims": [{"claim": claim, "recorded": recorded} for claim, recorded in notebook.claims],
         "rows": notebook.rows,
-        "outside": rows_outside(notebook),
-        "grids": [
-            (grid, _figure(folder, grid.figure, notebook.name)) for grid in grids_of(notebook)
-        ],
+        "tables": [(None, rows_outside(notebook)), *((grid, grid.rows) for grid in grids)],
+        "grids": [(grid, _figure(folder, grid.figure, notebook.name)) for grid in grids],
         "metric": page["metric"],
         "baseline": page.get("baseline"),
         "verdicts": baseline_pairs(notebook),

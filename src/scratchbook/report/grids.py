@@ -1,0 +1,73 @@
+"""A notebook's grids: the experiments that vary the same keys, and how the metric answers them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from scratchbook.report import figures
+from scratchbook.report.loading import Notebook
+
+
+@dataclass(frozen=True)
+class Grid:
+    """One grid: what was declared of it, its experiments in that order, its rows best first."""
+
+    name: str
+    title: str
+    notes: list[str]
+    points: dict[str, dict[str, Any]]  # experiment -> {path: value}
+    rows: list[dict[str, Any]]
+
+    @property
+    def paths(self) -> list[str]:
+        """The keys that it varies."""
+        return list(next(iter(self.points.values())))
+
+    @property
+    def figure(self) -> str:
+        """The name of its figure; no experiment's figure has a dot in its name."""
+        return f"{self.name}.response"
+
+
+def grids_of(notebook: Notebook) -> list[Grid]:
+    """The grids of a notebook in the order in which they are declared."""
+    found = []
+    for declared in notebook.page.get("grids", []):
+        points = {
+            experiment.name: experiment.declared["point"]
+            for experiment in notebook.experiments
+            if experiment.declared.get("group") == declared["name"]
+        }
+        rows = [row for row in notebook.rows if row["experiment"] in points]
+        found.append(Grid(declared["name"], declared["title"], declared["notes"], points, rows))
+    return found
+
+
+def rows_outside(notebook: Notebook) -> list[dict[str, Any]]:
+    """The rows of experiments that no grid made, best first."""
+    members = {name for grid in grids_of(notebook) for name in grid.points}
+    return [row for row in notebook.rows if row["experiment"] not in members]
+
+
+def draw_responses(notebook: Notebook) -> dict[str, str]:
+    """A figure (SVG text) of each grid that varies one key or two and has something measured."""
+    metric = notebook.page["metric"]
+    drawn = {}
+    for grid in grids_of(notebook):
+        rows = {row["experiment"]: row for row in grid.rows}
+        measured = [
+            (
+                tuple(point.values()),
+                float(row[metric]),
+                row.get(f"{metric}_low"),
+                row.get(f"{metric}_high"),
+            )
+            for name, point in grid.points.items()
+            if (row := rows.get(name)) and row.get(metric) is not None
+        ]
+        if measured and len(grid.paths) == 1:
+            drawn[grid.figure] = figures.response(measured, grid.paths[0], metric)
+        elif measured and len(grid.paths) == 2:
+            drawn[grid.figure] = figures.response_map(measured, grid.paths, metric)
+    return drawn
