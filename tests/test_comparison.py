@@ -465,6 +465,17 @@ def test_changes_name_keys_and_layers() -> None:
     assert changes(old, make_spec("n", "c")) == []
 
 
+def test_a_schedule_and_a_warm_start_are_changes() -> None:
+    new = make_spec(
+        "n", "b", schedule={"warm_up": 0, "decay": "step", "every": 5, "factor": 0.1},
+        initial_weights={"experiment": "a", "checkpoint": 3},
+    )  # fmt: skip
+    assert changes(make_spec("n", "a"), new) == [
+        "initial_weights: none → experiment=a, checkpoint=3",
+        "schedule: none → warm_up=0, decay=step, every=5, factor=0.1",
+    ]
+
+
 def test_a_layer_with_other_arguments_is_one_change() -> None:
     old = make_spec("n", "a")
     wider = {"class_name": "Dense", "config": {"units": 5, "activation": "softmax", "name": "x"}}

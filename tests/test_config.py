@@ -132,7 +132,8 @@ def test_check_shows_both_shapes_where_a_warm_start_does_not_fit(fresh: Path) ->
     )
     answer = scratchbook(fresh, "check")
     assert answer.returncode == 1
-    assert answer.stderr.strip().splitlines()[-1].endswith(
+    said = answer.stderr.strip().splitlines()[-1]
+    assert said.endswith(
         "config/notebooks/halves.yaml: experiments.wide.initial_weights: this network has layer "
         "'conv2d_1' of shape 3×3×3×4, 4 where 'narrow', whose weights it is to take over, has "
         "layer 'conv2d_1' of shape 3×3×3×2, 2; make the layers equal"

@@ -21,6 +21,7 @@ from scratchbook.cam import write_drift
 from scratchbook.comparison import compare, write_comparison
 from scratchbook.report import write_chapter, write_page
 from scratchbook.report.architecture import layer_diff, setting_diff, shorthand, summary_table
+from scratchbook.report.architecture import settings as settings_of
 from scratchbook.report.html import embedded_json
 from scratchbook.report.markdown import escape
 from scratchbook.report.rules import draw_rules, drawn_arrows, in_order
@@ -386,6 +387,40 @@ def test_an_added_layer_moves_no_other_out_of_line():
 def test_the_setting_diff_shows_only_what_differs():
     before = {"batch_size": 32, "epochs": 5, "optimizer": {"class_name": "Adam", "config": {}}}
     assert setting_diff(before, before | {"epochs": 9}) == [("epochs", "5", "9")]
+
+
+SCHEDULE = {"warm_up": 2, "decay": "cosine", "every": None, "factor": None}
+
+
+def test_a_schedule_and_a_warm_start_are_hyper_parameters_and_changes():
+    before = {"batch_size": 32, "optimizer": {"class_name": "Adam", "config": {}}}
+    start = {"experiment": "train1", "checkpoint": "best"}
+    after = before | {"schedule": SCHEDULE, "initial_weights": start}
+    assert settings_of(after) == {
+        "initial_weights": "experiment=train1, checkpoint=best",
+        "optimizer": "Adam()",
+        "schedule": "warm_up=2, decay=cosine",
+        "batch_size": "32",
+        "train_samples": "all",
+    }
+    assert setting_diff(before, after) == [
+        ("initial_weights", "not set", "experiment=train1, checkpoint=best"),
+        ("schedule", "not set", "warm_up=2, decay=cosine"),
+    ]
+
+
+def test_the_page_and_the_notebook_show_a_schedule_and_a_warm_start(tmp_path):
+    page = make_page()
+    page["experiments"][1]["spec"] |= {
+        "schedule": SCHEDULE,
+        "initial_weights": {"experiment": "train1", "checkpoint": "best"},
+    }
+    make_data(tmp_path)
+    make_all(tmp_path, page)
+    html = render(page, tmp_path)
+    for text in (html, (tmp_path / "shapes/notebook.md").read_text()):
+        assert "warm_up=2, decay=cosine" in text
+        assert "experiment=train1, checkpoint=best" in text
 
 
 def test_rules_are_listed_after_those_they_read():

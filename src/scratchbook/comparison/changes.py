@@ -78,6 +78,9 @@ def _is_entry(value: Any) -> TypeGuard[dict[str, Any]]:
 def _text(value: Any) -> str:
     if _is_entry(value):
         return _shown(value)
+    if isinstance(value, dict):  # of `schedule` or `initial_weights`
+        given = {key: part for key, part in value.items() if part is not None}
+        return ", ".join(f"{key}={_text(part)}" for key, part in given.items())
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_text, value)) + "]"
     if isinstance(value, float):

@@ -112,8 +112,11 @@ def settings(spec: dict[str, Any]) -> dict[str, str]:
     flat: dict[str, str] = {}
     for key in SETTINGS:
         value = spec.get(key)
-        if isinstance(value, dict):
+        if isinstance(value, dict) and "class_name" in value:
             flat[key] = layer_text(value)
+        elif isinstance(value, dict):
+            given = {name: part for name, part in value.items() if part is not None}
+            flat[key] = ", ".join(f"{name}={part}" for name, part in given.items())
         elif isinstance(value, list):
             flat[key] = ", ".join(layer_text(x) if isinstance(x, dict) else str(x) for x in value)
         elif value is not None or key == "train_samples":
@@ -122,8 +125,8 @@ def settings(spec: dict[str, Any]) -> dict[str, str]:
 
 
 SETTINGS = (
-    "optimizer", "loss", "batch_size", "epochs", "train_samples", "augment", "callbacks",
-    "monitor", "validation", "precision",
+    "initial_weights", "optimizer", "schedule", "loss", "batch_size", "epochs", "train_samples",
+    "augment", "callbacks", "monitor", "validation", "precision",
 )  # fmt: skip
 
 
