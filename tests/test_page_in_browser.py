@@ -10,6 +10,7 @@ import pytest
 
 from result_trees import make_page
 from scratchbook.report import write_chapter, write_page
+from test_grids import RATES, report
 from test_report import TEMPLATES, make_all, make_cam, make_data
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -90,6 +91,28 @@ def test_the_table_sorts_and_copies_by_keyboard(browser, page_file):
     assert copied[0].startswith("Experiment,Parameters,")
     assert copied[1].startswith("train1")
     assert len(copied) == 4
+    page.context.close()
+
+
+def test_a_grids_experiments_are_sorted_and_copied_among_themselves(browser, tmp_path):
+    report(tmp_path, RATES)
+    page = opened(
+        browser, tmp_path / "report.html", permissions=["clipboard-read", "clipboard-write"]
+    )
+    first = """() => [...document.querySelectorAll("[id='shapes:table'] tbody tr")]
+      .map((row) => row.cells[0].dataset.value ?? row.className)"""
+    members = ["sweep-0_001", "sweep-0_01", "sweep-0_1"]
+    assert page.evaluate(first) == ["one", "grid", *members]
+    button = page.locator("#shapes\\:table thead button", has_text="Test")
+    button.click()
+    button.click()
+    assert page.evaluate(first) == ["one", "grid", *reversed(members)]
+    page.get_by_role("button", name="Only what differs").click()
+    page.get_by_role("button", name="Copy as CSV").click()
+    page.get_by_text("Copied.").wait_for()
+    copied = page.evaluate("navigator.clipboard.readText()").split("\n")
+    assert [line.split(",")[0].split(" ")[0] for line in copied[1:]] == ["one", *reversed(members)]
+    assert page.complaints == []
     page.context.close()
 
 
