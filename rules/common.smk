@@ -137,8 +137,8 @@ def run_threads(wildcards):
 
 
 def kept_epochs(wildcards):
-    """The epochs whose weights Grad-CAM asks for by number."""
-    return PROJECT.cam_epochs(wildcards.notebook, wildcards.experiment)
+    """The epochs whose weights Grad-CAM or a warm start asks for by number."""
+    return PROJECT.kept_epochs(wildcards.notebook, wildcards.experiment)
 
 
 def cam_choices(wildcards):

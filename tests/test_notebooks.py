@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from projects import NOTEBOOK, REPOSITORY
@@ -59,9 +61,41 @@ def test_a_warm_start_or_schedule_that_cannot_be_is_refused(changes: dict, said:
 
 def test_the_weights_that_a_warm_start_needs_are_kept() -> None:
     declared = notebook(wide={"initial_weights": {"experiment": "narrow", "checkpoint": 2}})
-    assert declared.warm_epochs("narrow") == {2}
+    assert 2 in declared.kept_epochs("narrow")
+    assert 2 not in declared.kept_epochs("wide")
     assert declared.spec("wide")["initial_weights"] == {"experiment": "narrow", "checkpoint": 2}
     assert "initial_weights" not in declared.spec("narrow")
+
+
+@given(
+    epochs=st.integers(1, 12),
+    cam=st.lists(st.integers(1, 14), min_size=1, max_size=6),
+    keep=st.integers(1, 9),
+)
+def test_more_checkpoints_than_keep_allows_are_refused_and_no_fewer(
+    epochs: int, cam: list[int], keep: int
+) -> None:
+    values = yaml.safe_load(NOTEBOOK) | {"cam": {"epochs": cam}}
+    values["defaults"] |= {"epochs": epochs, "keep": keep}
+    most = max(  # of all the epochs that may turn out the last and the best
+        len({best, last, *(epoch for epoch in cam if epoch <= last)})
+        for last in range(1, epochs + 1)
+        for best in range(1, last + 1)
+    )
+    if most <= keep:
+        Notebook.model_validate(values)
+    else:
+        with pytest.raises(ValidationError, match=f"give `keep: {most}`, or ask for fewer"):
+            Notebook.model_validate(values)
+
+
+def test_checkpoints_of_every_epoch_are_kept_only_on_request() -> None:
+    values = yaml.safe_load(NOTEBOOK) | {"cam": {"epochs": ["1-30"]}}
+    values["defaults"] |= {"epochs": 30}
+    with pytest.raises(ValidationError, match=r"allows 20 .* up to 30 are needed: of the best"):
+        Notebook.model_validate(values)
+    values["defaults"] |= {"keep": 30}
+    assert Notebook.model_validate(values).kept_epochs("wide") == list(range(1, 31))
 
 
 def test_the_rate_warms_up_and_then_falls_as_declared() -> None:

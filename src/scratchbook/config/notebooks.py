@@ -104,6 +104,10 @@ class Training(Strict):
     threads: int | None = Field(None, ge=1)
     """CPU threads of the training, 1 unless given. Small networks train best with one thread
     each, side by side."""
+    keep: int | None = Field(None, ge=1)
+    """Checkpoints kept of a run at most, 20 unless given. Kept are those of the best and the last
+    epoch, and of the epochs that Grad-CAM or a warm start asks for; none is dropped in silence:
+    asking for more than `keep` is refused."""
 
 
 DEFAULTS: dict[str, Any] = {
@@ -116,6 +120,7 @@ DEFAULTS: dict[str, Any] = {
     "train_samples": None,
     "callbacks": [],
     "threads": 1,
+    "keep": 20,
 }
 """What holds where neither the experiment, nor its parents, nor the notebook says otherwise."""
 
@@ -376,6 +381,24 @@ class Notebook(Strict):
                     )
         return self
 
+    @model_validator(mode="after")
+    def _no_more_checkpoints_than_wished(self) -> Notebook:
+        for name in self.experiments:
+            keep, wanted = self._value(name, "keep"), self.kept_epochs(name)
+            epochs = self._value(name, "epochs")
+            most = min(epochs, len({*wanted, epochs}) + 1)  # the last, and the best may be another
+            if most > keep:
+                asked = ", ".join(map(str, wanted))
+                reason = f", and epochs {asked} for Grad-CAM or a warm start" if wanted else ""
+                raise unusable(
+                    f"allows {keep} checkpoints of a run, but up to {most} are needed: of the best "
+                    f"epoch, the last{reason}; give `keep: {most}`, or ask for fewer `cam.epochs`",
+                    "experiments",
+                    name,
+                    "keep",
+                )
+        return self
+
     @staticmethod
     def _check_backbone(name: str, experiment: Experiment) -> None:
         for position, entry in enumerate(experiment.layers or []):
@@ -447,14 +470,17 @@ class Notebook(Strict):
             found.setdefault(member.group, member)
         return found
 
-    def warm_epochs(self, experiment: str) -> set[int]:
-        """The epochs of an experiment, given by number, that others start from."""
+    def kept_epochs(self, experiment: str) -> list[int]:
+        """The numbered epochs whose weights Grad-CAM or another experiment's warm start needs;
+        `best` and `last` are kept anyway."""
         starts = (other.initial_weights for other in self.experiments.values())
-        return {
+        wanted = {
             start.checkpoint
             for start in starts
             if start and start.experiment == experiment and isinstance(start.checkpoint, int)
         }
+        wanted |= set(self.cam.numbered() if self.cam else ())
+        return sorted(epoch for epoch in wanted if epoch <= self._value(experiment, "epochs"))
 
     def spec(self, experiment: str) -> dict[str, Any]:
         """What determines the experiment's runs, with every default filled in (plain JSON)."""

@@ -70,14 +70,12 @@ class Project:
             return 1
         return self.notebooks[notebook].threads(experiment)
 
-    def cam_epochs(self, notebook: str, experiment: str) -> list[int]:
+    def kept_epochs(self, notebook: str, experiment: str) -> list[int]:
         """The numbered epochs whose weights Grad-CAM or another experiment's warm start needs;
         `best` and `last` are kept anyway."""
-        declared = self.notebooks[notebook]
-        wanted = set(declared.cam.numbered() if declared.cam else ())
-        wanted |= declared.warm_epochs(experiment)
         epochs = self.spec(notebook, experiment)["epochs"]
-        return sorted(epoch for epoch in wanted if epoch <= epochs)
+        wanted = self.notebooks[notebook].kept_epochs(experiment)
+        return [epoch for epoch in wanted if epoch <= epochs]
 
     def command(self) -> str:
         """The command that makes these results again."""
