@@ -514,8 +514,11 @@ def test_a_figure_that_no_run_measured_is_said_not_shown() -> None:
     assert claim.text == "best not measured"
 
 
-def test_a_text_without_a_binding_is_unbound() -> None:
-    assert resolve_claim("best 0.83", table()).status == "unbound"
+def test_a_number_that_is_typed_in_is_unbound_and_named() -> None:
+    claim = resolve_claim("best 0.83, {train2.test_accuracy:.2f} before", table(test_accuracy=0.8))
+    assert (claim.status, claim.message) == ("unbound", "0.83 bound to no run")
+    assert resolve_claim("a rate of 0.01", table(), settings={0.01}).status == "words"
+    assert resolve_claim("same padding helps", table()).status == "words"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from projects import NOTEBOOK, REPOSITORY, make_project, scratchbook, snakemake
-from scratchbook.config.claims import bindings
+from scratchbook.config.claims import bindings, typed_numbers
 from scratchbook.config.errors import ScratchbookError
 from scratchbook.config.notebooks import Notebook
 from scratchbook.config.project import load_notebook, load_project, notebook_names
@@ -217,6 +217,38 @@ def test_bindings_are_found_with_their_formats() -> None:
     assert [(b.experiment, b.metric, b.format) for b in found] == [
         ("x", "val_accuracy", ".2f"), ("y-1", "parameters", ","), ("z", "epochs", "")
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "typed"),
+    [
+        ("Best 0.83, not .8 or 0,79.", ["0.83", ".8", "0,79"]),
+        ("83 %, 83.1% and 4 points", ["83 %", "83.1%", "4 points"]),
+        ("准确率0.83，提高４个百分点，８３％。", ["0.83", "4个百分点", "83%"]),
+        ("3×3 maps, 1,024 units, train 2, ResNet50 and five layers", []),
+        ("on 2026-11-21 or 21.11.2026 with Keras 3.15.1, v2.5 and net-0.5", []),
+        ("Adam at 1e-4 and at 0.001 reaches {train2.val_accuracy:.2f}", []),
+        ("109,082,179 个参数", []),
+    ],
+)
+def test_decimals_and_percentages_are_claims_and_whole_numbers_are_not(
+    text: str, typed: list[str]
+) -> None:
+    assert typed_numbers(text, settings={0.001}) == typed
+
+
+@given(st.floats(0.001, 1, exclude_max=True), st.text("abc ，准确率:;()", max_size=12))
+def test_no_accuracy_typed_after_words_goes_unseen(accuracy: float, words: str) -> None:
+    assert typed_numbers(f"{words} {accuracy:.3f}") == [f"{accuracy:.3f}"]
+
+
+def test_check_reports_a_typed_number_with_its_line_and_passes(fresh: Path) -> None:
+    text = edited('  - text: "narrow', '  - text: "0.83 it is; with dropout 0.1 narrow')
+    (fresh / "config/notebooks/halves.yaml").write_text(text)
+    answer = scratchbook(fresh, "check")
+    assert answer.returncode == 0
+    line = next(n for n, one in enumerate(text.splitlines(), 1) if "0.83" in one)
+    assert f"halves.yaml:{line}: key_results[0].text: 0.83 bound to no run" in answer.stderr
 
 
 def test_the_readmes_examples_are_what_they_say_they_are() -> None:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Iterator
 
+from scratchbook.config.claims import settings_of, typed_numbers
 from scratchbook.config.errors import ScratchbookError
+from scratchbook.config.project import Project
+from scratchbook.config.reading import line_of
 
 from .chosen import CONFIG, add_notebooks, chosen_project
 
@@ -15,6 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> None:
     project = chosen_project(given.notebooks)
+    for remark in _unbound(project):
+        print(f"warning: {remark}", file=sys.stderr)
     from scratchbook.hardware import prepare_keras
 
     prepare_keras(threads=1, gpu=False)
@@ -31,3 +38,18 @@ def run(given: argparse.Namespace) -> None:
         print(f"{name}: {len(networks)} experiments, every network builds")
     if mistakes:
         raise ScratchbookError("\n".join(mistakes))
+
+
+def _unbound(project: Project) -> Iterator[str]:
+    """A line for each key result with numbers that no run stands behind."""
+    for name, notebook in project.notebooks.items():
+        file = CONFIG / "notebooks" / f"{name}.yaml"
+        settings = settings_of([project.spec(name, one) for one in notebook.experiments])
+        for position, result in enumerate(notebook.key_results):
+            typed = typed_numbers(result.text, settings)
+            if typed:
+                line = line_of(file, ("key_results", position, "text"))
+                yield (
+                    f"{file}:{line}: key_results[{position}].text: {', '.join(typed)} bound to no "
+                    "run; write {experiment.figure:.2f} for what a run measured"
+                )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 import pandas as pd
 
-from scratchbook.config.claims import METRICS, Binding, bindings
+from scratchbook.config.claims import METRICS, Binding, bindings, typed_numbers
 from scratchbook.config.errors import ScratchbookError, nearest
 
 WHOLE = {"best_epoch", "epochs", "parameters", "seconds"}
@@ -33,8 +33,8 @@ class Claim:
     """A key result with its figures filled in.
 
     `status` is `measured`, `differs from recorded`, `not measured` (a bound run has no such
-    figure) or `unbound` (no binding in the text); `message` is for the reader, empty where all
-    is well.
+    figure), `unbound` (a number is typed in that no run stands behind) or `words` (the text holds
+    no figure); `message` is for the reader, empty where all is well.
     """
 
     text: str
@@ -43,12 +43,18 @@ class Claim:
     bound: tuple[Bound, ...]
 
 
-def resolve_claim(text: str, rows: pd.DataFrame, recorded: float | None = None) -> Claim:
+def resolve_claim(
+    text: str,
+    rows: pd.DataFrame,
+    recorded: float | None = None,
+    settings: Collection[float] = (),
+) -> Claim:
     """Fill `text`'s bindings from `rows` (compare.csv) and compare the first with `recorded`.
 
     A measured figure differs where it does not round to the recorded one at the digits that the
-    recorded one, or the binding's format, shows. Raises ScratchbookError for a binding that names
-    no experiment or no figure.
+    recorded one, or the binding's format, shows. A typed number that is one of `settings` is a
+    setting of an experiment, not a claim. Raises ScratchbookError for a binding that names no
+    experiment or no figure.
     """
     try:
         found = list(bindings(text))
@@ -59,13 +65,11 @@ def resolve_claim(text: str, rows: pd.DataFrame, recorded: float | None = None) 
     shown = text
     for one in bound:
         shown = shown.replace(one.binding, one.shown, 1)
-    if not bound:
-        return Claim(shown, "unbound", "bound to no run", bound)
     absent = [one for one in bound if one.value is None]
     if absent:
         return Claim(shown, "not measured", "; ".join(one.trouble for one in absent), bound)
-    first = bound[0]
-    if recorded is not None and first.value is not None:
+    first = bound[0] if bound else None
+    if recorded is not None and first is not None and first.value is not None:
         digits = max(_digits(recorded), _format_digits(found[0].format))
         if not agrees(first.value, recorded, digits):
             here = f"{first.value:.{digits}f}"
@@ -73,7 +77,10 @@ def resolve_claim(text: str, rows: pd.DataFrame, recorded: float | None = None) 
                 here = f"{first.value:.{digits + 2}f}"
             message = f"recorded {recorded:.{digits}f}, measured {here}"
             return Claim(shown, "differs from recorded", message, bound)
-    return Claim(shown, "measured", "", bound)
+    typed = typed_numbers(text, settings)
+    if typed:
+        return Claim(shown, "unbound", f"{', '.join(typed)} bound to no run", bound)
+    return Claim(shown, "measured" if bound else "words", "", bound)
 
 
 def agrees(measured: float, recorded: float, digits: int | None = None) -> bool:

@@ -16,6 +16,7 @@ import pandas as pd
 
 from scratchbook.comparison import Claim, Comparison, resolve_claim
 from scratchbook.comparison.tables import COLUMNS, PAIR_COLUMNS
+from scratchbook.config.claims import settings_of
 from scratchbook.config.errors import ScratchbookError
 from scratchbook.diagnoses import Diagnosis, diagnose
 
@@ -93,7 +94,8 @@ def load_notebook(page: dict[str, Any], results: Path, tables: Path | None = Non
     ]
     for experiment in experiments:
         problems += [f"{experiment.name}: {text}" for text in experiment.missing]
-    claims = [_claim(result, rows) for result in page["key_results"]]
+    settings = settings_of([experiment["spec"] for experiment in page["experiments"]])
+    claims = [_claim(result, rows, settings) for result in page["key_results"]]
     data = Path(results) / "data" / f"{page['dataset']}.h5"
     diagnoses = _diagnose(page, Path(results), rows, pairs, read_data(data), problems)
     return Notebook(page, experiments, _records(rows), _records(pairs), claims, diagnoses, problems)
@@ -284,12 +286,14 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(key): value for key, value in row.items()} for row in plain.to_dict("records")]
 
 
-def _claim(result: dict[str, Any], rows: pd.DataFrame) -> tuple[Claim, float | None]:
+def _claim(
+    result: dict[str, Any], rows: pd.DataFrame, settings: set[float]
+) -> tuple[Claim, float | None]:
     recorded = result.get("recorded")
     if rows.empty:
         return Claim(result["text"], "not measured", "no runs are compared yet", ()), recorded
     try:
-        return resolve_claim(result["text"], rows, recorded), recorded
+        return resolve_claim(result["text"], rows, recorded, settings), recorded
     except ScratchbookError as error:
         return Claim(result["text"], "not measured", str(error), ()), recorded
 

@@ -81,7 +81,7 @@ def _line(text: str) -> str:
 
 
 def _claim(claim: Claim) -> str:
-    note = claim.message or ("" if claim.status == "measured" else claim.status)
+    note = claim.message or ("" if claim.status in ("measured", "words") else claim.status)
     return escape(claim.text) + (f" *({_line(note)})*" if note else "")
 
 
