@@ -67,6 +67,7 @@ def data() -> Data:
 def train(
     folder: Path, data: Data, spec: dict[str, Any], *, precision: str = "float32",
     stop_after: int | None = None, lines: list[str] | None = None, threads: int = 1, seed: int = 3,
+    initial_run: Path | None = None,
 ) -> dict[str, Any] | None:  # fmt: skip
     """One run into `folder`; with `stop_after` it dies in the epoch after that one."""
 
@@ -86,7 +87,8 @@ def train(
         train_run(
             spec, seed, data, files,
             identity={"notebook": "n", "experiment": "e"}, keep_epochs={2}, precision=precision,
-            hardware={"threads": threads}, code=folder, say=told.append, on_batch=on_batch,
+            hardware={"threads": threads}, code=folder, initial_run=initial_run, say=told.append,
+            on_batch=on_batch,
         )  # fmt: skip
     except Killed:
         return None
@@ -188,13 +190,18 @@ PLATEAU = SPEC | {
         {"class_name": "EarlyStopping", "config": {"patience": 4, "min_delta": 10.0}},
     ],
 }
+SCHEDULED = SPEC | {
+    "epochs": 6,
+    "schedule": {"warm_up": 2, "decay": "cosine", "every": None, "factor": None},
+}
 
 
 @pytest.mark.parametrize(
     ("spec", "precision"),
-    [(SPEC, "float32"), (AUGMENTED, "float32"), (PLATEAU, "float32"), (SPEC, "mixed_bfloat16")],
-    ids=["dropout", "augmentation", "plateau", "bf16"],
-)
+    [(SPEC, "float32"), (AUGMENTED, "float32"), (PLATEAU, "float32"), (SCHEDULED, "float32"),
+     (SPEC, "mixed_bfloat16")],
+    ids=["dropout", "augmentation", "plateau", "schedule", "bf16"],
+)  # fmt: skip
 def test_a_killed_and_resumed_run_equals_the_uninterrupted_one_to_the_bit(
     tmp_path: Path, data: Data, spec: dict, precision: str
 ) -> None:
@@ -211,6 +218,38 @@ def test_a_killed_and_resumed_run_equals_the_uninterrupted_one_to_the_bit(
     assert "going on after epoch 3" in lines
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
     assert not (tmp_path / "killed/state").exists()
+
+
+def test_a_killed_and_resumed_warm_start_equals_the_uninterrupted_one_to_the_bit(
+    tmp_path: Path, data: Data
+) -> None:
+    train(tmp_path / "first", data, SPEC)
+    start = {"initial_weights": {"experiment": "first", "checkpoint": "last"}}
+    spec, first = SCHEDULED | start, tmp_path / "first/run.json"
+    train(tmp_path / "whole", data, spec, initial_run=first)
+    train(tmp_path / "cold", data, SCHEDULED)
+    lines: list[str] = []
+    for epoch in (1, 3):
+        train(tmp_path / "killed", data, spec, initial_run=first, stop_after=epoch, lines=lines)
+    train(tmp_path / "killed", data, spec, initial_run=first, lines=lines)
+    assert "going on after epoch 3" in lines
+    assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
+    assert outcome(tmp_path / "whole")[0] != outcome(tmp_path / "cold")[0]
+
+
+def test_a_state_is_not_gone_on_with_once_its_warm_start_has_other_weights(
+    tmp_path: Path, data: Data
+) -> None:
+    spec = SPEC | {"initial_weights": {"experiment": "first", "checkpoint": "last"}}
+    lines: list[str] = []
+    for seed in (3, 4):
+        train(tmp_path / "first", data, SPEC, seed=seed)
+        train(
+            tmp_path / "second", data, spec, initial_run=tmp_path / "first/run.json",
+            stop_after=2, lines=lines,
+        )  # fmt: skip
+        shutil.rmtree(tmp_path / "first")
+    assert any(line.startswith("starting anew") and "initial" in line for line in lines)
 
 
 def test_a_learning_rate_near_its_floor_goes_on_as_if_uninterrupted(
