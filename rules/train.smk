@@ -25,6 +25,8 @@ rule train_run:
         keep_epochs=kept_epochs,
         precision=PROJECT.settings.precision,
         pretrained=pretrained_folder,
+        # Snakemake lowers `threads` to `--cores`, and the last digits depend on how many there are.
+        threads=run_threads,
         # Undeclared, since Snakemake deletes declared outputs before a job starts: a killed
         # training goes on from here.
         state=f"{RESULTS}/state/{{notebook}}/{{experiment}}/seed{{seed}}",

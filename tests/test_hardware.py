@@ -101,3 +101,18 @@ def test_the_machine_is_described_from_what_it_says_of_itself() -> None:
     assert described["cores"] >= 1
     assert described["memory_gb"] > 0
     assert described["cpu"]
+
+
+def test_xla_computes_in_as_many_threads_as_a_run_declares() -> None:
+    """Whose number else is the machine's, and with it the last digits of a training under JAX."""
+    count = (
+        "from pathlib import Path\nfrom scratchbook.hardware import prepare_keras\n"
+        "prepare_keras(threads=3, gpu=False)\nimport jax\njax.numpy.ones(2).block_until_ready()\n"
+        "names = [path.read_text() for path in Path('/proc/self/task').glob('*/comm')]\n"
+        "print(sum('XLAEigen' in name for name in names))"
+    )
+    environment = {**os.environ, "KERAS_BACKEND": "jax"}
+    answer = subprocess.run(
+        [sys.executable, "-c", count], env=environment, capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.split()[-1] == "3"

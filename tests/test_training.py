@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import resource
 import shutil
@@ -11,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -338,8 +340,8 @@ def test_a_state_of_another_run_is_not_gone_on_with(tmp_path: Path, data: Data, 
     lines: list[str] = []
     train(tmp_path, data, SPEC, stop_after=2, lines=lines)
     changed = {"spec": SPEC | {"batch_size": 4}}.get(what, SPEC)
-    if what == "data":
-        data.sha256 = "1"
+    if what == "data":  # of the same source and shape, but decoded in another way
+        data.images = data.images[..., ::-1]
     train(
         tmp_path, data, changed, lines=lines, threads=2 if what == "threads" else 1,
         precision="mixed_bfloat16" if what == "precision" else "float32",
@@ -483,12 +485,45 @@ def test_a_clock_that_goes_backwards_changes_nothing(
 ) -> None:
     train(tmp_path / "whole", data, SPEC)
     now = iter(range(10**9, 0, -1))
-    for clock in ("time", "perf_counter"):
-        monkeypatch.setattr(time, clock, lambda: float(next(now)))
+    monkeypatch.setattr(time, "time", lambda: float(next(now)))  # the counters of time only rise
     lines: list[str] = []
     train(tmp_path / "back", data, SPEC, stop_after=2, lines=lines)
-    train(tmp_path / "back", data, SPEC, lines=lines)
+    run = train(tmp_path / "back", data, SPEC, lines=lines)
     assert outcome(tmp_path / "back") == outcome(tmp_path / "whole")
+    assert run is not None
+    assert min(run["wall_seconds"], run["training_seconds"], run["images_per_second"]) > 0
+    seconds = [row.split(",")[-1] for row in (tmp_path / "back/history.csv").open()][1:]
+    assert all(float(value) > 0 for value in seconds)
+    assert not any("-" in line.split("images/s")[-1] for line in lines)
+
+
+def test_the_times_of_a_resumed_run_are_of_all_its_attempts(
+    tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that ticks whenever it is looked at, and starts elsewhere in each process."""
+
+    def attempt(folder: str, hour: int, **how: Any) -> dict[str, Any] | None:
+        ticks = itertools.count(1000 * hour)
+        clock = SimpleNamespace(perf_counter=lambda: float(next(ticks)))
+        date = datetime(2026, 11, 21, hour, tzinfo=UTC)
+        monkeypatch.setattr("scratchbook.training.run.time", clock)
+        monkeypatch.setattr("scratchbook.training.fit.time", clock)
+        monkeypatch.setattr(
+            "scratchbook.training.run.datetime", SimpleNamespace(now=lambda _: date)
+        )
+        return train(tmp_path / folder, data, SPEC, **how)
+
+    whole = attempt("whole", 5)
+    lines: list[str] = []
+    attempt("killed", 5, stop_after=1, lines=lines)
+    attempt("killed", 7, stop_after=3, lines=lines)
+    killed = attempt("killed", 9, lines=lines)
+    assert whole is not None
+    assert killed is not None
+    assert killed["started"] == whole["started"] == "2026-11-21T05:00:00+00:00"
+    assert killed["training_seconds"] == whole["training_seconds"] == 4  # a tick an epoch
+    assert killed["images_per_second"] == whole["images_per_second"] == 40
+    assert killed["wall_seconds"] == whole["wall_seconds"]
 
 
 def test_a_run_that_another_process_trains_is_left_alone(tmp_path: Path, data: Data) -> None:

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
-from projects import scratchbook
+from projects import scratchbook, snakemake
 from scratchbook.config.errors import ScratchbookError
 from scratchbook.verification import changed_circumstances, first_difference, verify_run
 
@@ -134,3 +134,18 @@ def test_an_untouched_project_is_identical_and_a_changed_number_is_found(project
     answer = scratchbook(project, "verify", "halves", "--experiments", "wide")
     assert answer.returncode == 1
     assert "wide/seed0: not verified: results/halves/wide/seed0/run.json is miss" in answer.stdout
+
+
+def test_a_run_has_the_threads_it_declares_however_few_cores_there_are(project: Path) -> None:
+    """Snakemake lowers a job's threads to --cores, which would give other last digits."""
+    notebook = project / "config/notebooks/halves.yaml"
+    edit(notebook, "  epochs: 2\n", "  epochs: 2\n  threads: 2\n")
+    trained = []
+    for cores in (1, 2):
+        shutil.rmtree(project / "results/halves")
+        answer = snakemake(project, "results/halves/narrow/seed0/run.json", cores=cores)
+        assert answer.returncode == 0, answer.stderr
+        run = json.loads((project / "results/halves/narrow/seed0/run.json").read_text())
+        assert run["hardware"]["threads"] == 2
+        trained.append(run["weights_sha256"])
+    assert trained[0] == trained[1]

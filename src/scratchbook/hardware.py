@@ -165,6 +165,7 @@ def prepare_keras(threads: int, gpu: bool) -> bool:
         Whether the backend has a GPU.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ["NPROC"] = str(threads)  # XLA's only way to be told, under JAX
     if not gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         os.environ.setdefault("JAX_PLATFORMS", "cpu")

@@ -12,7 +12,7 @@ notebook, experiment, seed = (
 )
 with (
     job_log(snakemake.log[0], f"{notebook}/{experiment} seed {seed}") as console,
-    keras_device(snakemake.threads, snakemake.resources.gpu > 0, console.say) as on_gpu,
+    keras_device(snakemake.params.threads, snakemake.resources.gpu > 0, console.say) as on_gpu,
 ):
     from scratchbook.data.prepared import Prepared
     from scratchbook.training.run import RunFiles, train_run
@@ -31,7 +31,7 @@ with (
         identity={"notebook": notebook, "experiment": experiment},
         keep_epochs=set(snakemake.params.keep_epochs),
         precision=resolve_precision(snakemake.params.precision, on_gpu),
-        hardware=describe_hardware(snakemake.threads, on_gpu),
+        hardware=describe_hardware(snakemake.params.threads, on_gpu),
         code=Path(__file__).parent,
         pretrained=Path(snakemake.params.pretrained),
         initial_run=Path(snakemake.input.initial[0]) if snakemake.input.initial else None,

@@ -96,7 +96,7 @@ def train_run(
             is full or not to be written on; another process trains this run.
         TrainingDivergedError: the loss became NaN or infinite.
     """
-    started, clock = datetime.now(UTC), time.perf_counter()
+    started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
     activation = models.output_activation(spec["layers"])
     loss = loss_function(spec["loss"], activation)
     model = models.start(
@@ -117,7 +117,8 @@ def train_run(
     key = {
         "spec": spec,
         "seed": seed,
-        "data": provenance.hash_arrays([prepared.labels, prepared.split]) + prepared.sha256,
+        # The pixels too: one source can be resized in many ways.
+        "data": provenance.hash_arrays([prepared.images, prepared.labels, prepared.split]),
         "precision": precision,
         "backend": keras.backend.backend(),
         "threads": hardware["threads"],
@@ -132,6 +133,8 @@ def train_run(
             spec["epochs"], len(keep_epochs), say,
         )  # fmt: skip
     progress = _restore(state, model, say)
+    progress.started = progress.started or started
+    earlier = progress.wall_seconds  # of attempts that ended early, up to the last saved epoch
     callbacks = _callbacks(spec, model, progress.history)
     images, labels = prepared.images, prepared.labels
     validation_rows = rows[spec["validation"]]
@@ -177,6 +180,7 @@ def train_run(
                 progress.checkpoints[epoch] = hash_file(state.checkpoint(epoch)) or ""
                 wanted.add(epoch)
             progress.checkpoints = {e: d for e, d in progress.checkpoints.items() if e in wanted}
+            progress.wall_seconds = earlier + time.perf_counter() - clock
             state.save(progress, _variables(model))
             state.keep_only(before | wanted)
         rate = len(rows["train"]) / max(trained["seconds"], 1e-9)
@@ -238,8 +242,8 @@ def train_run(
                     "counts": {s: len(rows.get(s, ())) for s in ("train", "validation", "test")},
                     "class_names": prepared.class_names,
                 },
-                "started": started.isoformat(timespec="seconds"),
-                "wall_seconds": round(time.perf_counter() - clock, 3),
+                "started": progress.started,
+                "wall_seconds": round(earlier + time.perf_counter() - clock, 3),
                 "training_seconds": round(progress.training_seconds, 3),
                 "images_per_second": round(
                     len(rows["train"]) * last_epoch / max(progress.training_seconds, 1e-9), 1

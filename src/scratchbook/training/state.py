@@ -35,6 +35,8 @@ class Progress:
     epoch: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
     checkpoints: dict[int, str] = field(default_factory=dict)  # epoch: sha256 of the weights file
+    started: str = ""  # the first attempt, ISO 8601
+    wall_seconds: float = 0.0  # of all attempts, until this epoch was saved
     training_seconds: float = 0.0
     stopped: bool = False
 
