@@ -35,7 +35,7 @@ onerror:
 rule all:
     default_target: True
     input:
-        REPORT,
+        TARGETS,
 
 
 include: "rules/data.smk"

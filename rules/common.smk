@@ -37,6 +37,9 @@ except ScratchbookError as error:
 RESULTS = PROJECT.results
 REPORT = f"{RESULTS}/report.html" if PROJECT.settings.smoke else "report.html"
 PARTIAL = Path(REPORT).with_suffix(".partial.html")
+# In the folder that holds all it describes; a smoke run is no result to describe.
+CRATE = "ro-crate-metadata.json"
+TARGETS = [REPORT] if PROJECT.settings.smoke else [REPORT, CRATE]
 LOGS = f"{RESULTS}/logs"
 BENCHMARKS = f"{RESULTS}/benchmarks"
 RUN = f"{RESULTS}/{{notebook}}/{{experiment}}/seed{{seed}}"
@@ -194,6 +197,12 @@ def config_files():
     return ["config/config.yaml", "config/datasets.yaml", *notebooks]
 
 
+def licence_file():
+    """The licence of the code, where it lies in the project."""
+    file = ROOT / "LICENSE"
+    return str(file) if file.exists() else None
+
+
 def trial_of(wildcards):
     """What a notebook tries, without its words."""
     return PROJECT.trial(wildcards.notebook)
@@ -212,7 +221,7 @@ def all_pages(_wildcards):
 def rule_graph(_wildcards):
     """The names of the rules whose outputs each one reads. Found as Snakemake finds them, from the
     page backwards, through one job of each in each notebook."""
-    reads, seen, wanted = {}, set(), [("all", REPORT)]
+    reads, seen, wanted = {}, set(), [("all", file) for file in TARGETS]
     while wanted:
         reader, file = wanted.pop()
         writer = next((each for each in workflow.rules if each.is_producer(file)), None)

@@ -59,3 +59,37 @@ rule write_report:
         rules=rule_graph,
     script:
         "../workflow/scripts/write_report.py"
+
+
+rule describe_results:
+    input:
+        report=REPORT,
+        notebooks=[f"{RESULTS}/{name}/notebook.md" for name in PROJECT.notebooks],
+        runs=[
+            file
+            for name in PROJECT.notebooks
+            for file in files_of_runs(name, "run.json", "metrics.json")
+        ],
+        tables=[f"{RESULTS}/{name}/compare.csv" for name in PROJECT.notebooks],
+        config=config_files(),
+        snakefile=str(ROOT / "Snakefile"),
+        trainer=str(ROOT / "workflow/scripts/train_run.py"),
+        code=stage_code("describe_results.py"),
+    output:
+        CRATE,
+    log:
+        f"{LOGS}/crate.log",
+    benchmark:
+        f"{BENCHMARKS}/crate.tsv"
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        pages=all_pages,
+        results=lambda wildcards, input: str(Path(input.notebooks[0]).parents[1]),
+        licence=licence_file(),
+    script:
+        "../workflow/scripts/describe_results.py"

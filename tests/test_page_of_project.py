@@ -6,6 +6,8 @@ import re
 import shutil
 from pathlib import Path
 
+from rocrate.rocrate import ROCrate
+
 from projects import scratchbook, snakemake
 
 
@@ -24,6 +26,13 @@ def test_the_page_draws_the_rule_graph_that_snakemake_tells(finished: Path) -> N
     }
     assert int(drawn[1]) == len(names)
     assert shown == told
+
+
+def test_the_crate_names_only_files_that_are_there(finished: Path) -> None:
+    crate = ROCrate(finished)
+    assert {part.id for part in crate.data_entities} >= {"Snakefile", "report.html"}
+    for part in crate.data_entities:
+        assert (finished / part.id).exists(), part.id
 
 
 def test_the_command_renders_one_notebook_alone(project: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from projects import planned, snakemake
 
 CHAIN = {"train_run", "evaluate_run", "map_attention", "measure_drift"}
-PAGE = {"write_notebook halves", "write_report"}
+PAGE = {"write_notebook halves", "write_report", "describe_results"}
 
 
 def edit(project: Path, file: str, before: str, after: str) -> None:
@@ -76,7 +76,7 @@ def test_editing_one_learning_rate_runs_that_experiment_and_what_follows(project
         f"{rule} halves/wide/0" for rule in CHAIN
     }
     assert rules(jobs) - CHAIN == {
-        "compare_experiments", "write_notebook", "write_report"
+        "compare_experiments", "write_notebook", "write_report", "describe_results"
     }  # fmt: skip
 
 
