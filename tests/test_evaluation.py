@@ -173,12 +173,27 @@ def test_best_and_last_epoch_are_both_reported(tmp_path: Path) -> None:
     )
 
 
-def test_nan_logits_are_refused_with_how_many_and_where(tmp_path: Path) -> None:
-    split = random_split(30, 3)
-    split.logits[[4, 7], 1] = np.nan
-    path = write_predictions(tmp_path / "p.h5", {"test": split}, 3)
-    with pytest.raises(ScratchbookError, match=r"best/test.* 2 of 30 .*first: image 4"):
-        evaluate(path)
+def test_nan_logits_leave_the_other_splits_figures_and_say_how_many_and_where(
+    tmp_path: Path,
+) -> None:
+    good, bad = random_split(40, 3), random_split(30, 3)
+    bad.logits[[4, 7], 1] = np.nan
+    found = evaluate(write_predictions(tmp_path / "p.h5", {"train": good, "test": bad}, 3))
+    assert list(found["splits"]) == list(found["last"]["splits"]) == ["train"]
+    assert "best/test: the logits of 2 of 30 images are NaN" in found["trouble"][0]
+    assert "(first: image 4)" in found["trouble"][0]
+    assert found["last"]["trouble"][0].startswith("last/test")
+    json.dumps(found, allow_nan=False)
+
+
+def test_a_run_whose_last_epoch_diverged_keeps_the_figures_of_its_best(tmp_path: Path) -> None:
+    path = write_predictions(tmp_path / "p.h5", {"test": random_split(30, 3)}, 3)
+    with h5py.File(path, "r+") as file:
+        file["last/test/logits"][0] = np.inf
+    found = evaluate(path)
+    assert "trouble" not in found
+    assert found["splits"]["test"]["n"] == 30
+    assert found["last"]["splits"] == {}
 
 
 def test_a_split_without_images_is_refused(tmp_path: Path) -> None:
@@ -207,9 +222,8 @@ def test_a_refused_run_leaves_the_old_metrics_and_nothing_else(tmp_path: Path) -
     output = tmp_path / "out" / "metrics.json"
     write_metrics(write_predictions(tmp_path / "p.h5", {"test": split}, 3), output)
     before = output.read_bytes()
-    split.logits[0, 0] = np.inf
     with pytest.raises(ScratchbookError):
-        write_metrics(write_predictions(tmp_path / "p.h5", {"test": split}, 3), output)
+        write_metrics(write_predictions(tmp_path / "p.h5", {"test": split}, 4), output)
     assert output.read_bytes() == before
     assert list(output.parent.iterdir()) == [output]
 

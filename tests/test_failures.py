@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from projects import NOTEBOOK, make_project, snakemake
+import h5py
+import numpy as np
+import pandas as pd
+
+from projects import NOTEBOOK, REPOSITORY, make_project, snakemake
+from result_trees import make_page, make_results
+from scratchbook.comparison import compare, write_comparison
+from scratchbook.evaluation import write_metrics
+from scratchbook.report import write_chapter, write_page
 
 WILD = NOTEBOOK.replace(
     "    title: a wide net\n",
@@ -25,9 +33,39 @@ def test_a_diverging_run_leaves_the_others_and_a_page_that_says_so(tmp_path: Pat
     assert "wide" in page
     assert "the loss became" in page
     assert "narrow" in page
+    rows = pd.read_csv(project / "results/partial/halves/compare.csv").set_index("experiment")
+    assert rows.loc["wide", "status"] == "failed: seed 0 was not trained (no run.json)"
+    assert rows.loc["narrow", "test_accuracy"] > 0
 
     (project / "config/notebooks/halves.yaml").write_text(NOTEBOOK)
     answer = snakemake(project)
     assert answer.returncode == 0, answer.stderr
     assert (project / "report.html").exists()
     assert not (project / "report.partial.html").exists()
+
+
+def test_a_run_that_answers_with_nan_has_a_row_that_says_so_beside_the_others(
+    tmp_path: Path,
+) -> None:
+    page = make_page()
+    folder = make_results(tmp_path, page)
+    for seed in page["seeds"]:
+        run = folder / "train2" / f"seed{seed}"
+        with h5py.File(run / "predictions.h5", "r+") as file:
+            for split in ("train", "validation", "test"):
+                file[f"best/{split}/logits"][:] = np.nan
+        write_metrics(run / "predictions.h5", run / "metrics.json")
+    write_comparison(compare(page, tmp_path, resamples=20), folder)
+    rows = pd.read_csv(folder / "compare.csv").set_index("experiment")
+    assert rows.loc["train2", "status"].startswith("failed: seed 0 best/train: the logits of 400")
+    assert rows.loc[["train1", "train3"], "status"].eq("complete").all()
+    assert len(pd.read_csv(folder / "comparisons.csv")) == 1
+
+    write_chapter(page, tmp_path, folder)
+    write_page([page], tmp_path, REPOSITORY / "report", tmp_path / "report.html", "snakemake")
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    text = (folder / "notebook.md").read_text(encoding="utf-8")
+    for said in (html, text):
+        assert "NAN" in said
+        assert "The net no longer answers with numbers" in said
+        assert "the logits of 200 of 200 images are NaN or infinite" in said

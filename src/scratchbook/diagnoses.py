@@ -108,6 +108,9 @@ def diagnose_run(experiment: str, folder: Path, limits: Thresholds) -> list[Diag
         found += [one for rule in rules if (one := rule(experiment, history, limits))]
     if (folder / "metrics.json").exists():
         metrics = read_json(folder / "metrics.json", "was not evaluated")
+        if "trouble" in metrics and "NAN" not in {one.code for one in found}:
+            said = f"The net no longer answers with numbers: {metrics['trouble'][0]}."
+            found.append(Diagnosis("NAN", experiment, said, {"epoch": metrics["epoch"]}))
         measured = metrics["splits"].get(metrics["validation"])
         if measured:
             figures = {

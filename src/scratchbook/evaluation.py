@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,11 +34,18 @@ class Split:
     index: np.ndarray
 
 
+class DivergedError(ScratchbookError):
+    """A net answers with NaN or infinity: its figures do not exist, which is a result too."""
+
+
 def evaluate(predictions: Path) -> dict[str, Any]:
     """Every figure of `metrics.json`, all of them at the run's best epoch.
 
-    Raises ScratchbookError for a split without images, for logits that are not finite, and for
-    arrays that do not fit each other; the message names the file and the split.
+    A split whose logits are not finite has no figures; `trouble` then says so in a sentence each
+    (and `last.trouble` for the last epoch).
+
+    Raises ScratchbookError for a split without images and for arrays that do not fit each other;
+    the message names the file and the split.
     """
     predictions = Path(predictions)
     with _open(predictions) as file:
@@ -47,21 +55,10 @@ def evaluate(predictions: Path) -> dict[str, Any]:
             "epoch": int(best.attrs["epoch"]),
             "validation": str(file.attrs.get("validation", "validation")),
             "class_names": names,
-            "splits": {
-                split: evaluate_split(read_split(file, "best", split, names), names)
-                for split in SPLITS
-                if split in best
-            },
-            "last": {
-                "epoch": int(last.attrs["epoch"]),
-                "splits": {
-                    split: _brief(read_split(file, "last", split, names))
-                    for split in SPLITS
-                    if split in last
-                },
-            },
+            **_measured(file, "best", names, lambda split: evaluate_split(split, names)),
+            "last": {"epoch": int(last.attrs["epoch"]), **_measured(file, "last", names, _brief)},
         }
-    if not report["splits"]:
+    if not report["splits"] and "trouble" not in report:
         raise ScratchbookError(f"{predictions}: group 'best' holds no split; train the run again")
     return report
 
@@ -72,8 +69,12 @@ def write_metrics(predictions: Path, output: Path) -> None:
 
 
 def read_split(file: h5py.File, when: str, split: str, names: list[str]) -> Split:
-    """One split of an open `predictions.h5`, checked; `when` is `best` or `last`."""
-    where = f"{file.filename}: {when}/{split}"
+    """One split of an open `predictions.h5`, checked; `when` is `best` or `last`.
+
+    Raises DivergedError for logits that are not finite, else ScratchbookError as `evaluate` does.
+    """
+    what = f"{when}/{split}"
+    where = f"{file.filename}: {what}"
     group = file[when][split]
     logits = np.asarray(group["logits"], dtype=np.float64)  # (n, classes)
     labels = np.asarray(group["labels"], dtype=np.int64)  # (n,)
@@ -87,8 +88,8 @@ def read_split(file: h5py.File, when: str, split: str, names: list[str]) -> Spli
         )
     unusable = ~np.isfinite(logits).all(axis=1)
     if unusable.any():
-        raise ScratchbookError(
-            f"{where}: the logits of {unusable.sum()} of {len(labels)} images are NaN or infinite "
+        raise DivergedError(
+            f"{what}: the logits of {unusable.sum()} of {len(labels)} images are NaN or infinite "
             f"(first: image {index[unusable][0]}); the run diverged, try a lower learning rate"
         )
     if labels.min() < 0 or labels.max() >= len(names):
@@ -222,6 +223,21 @@ def _top5(logits: np.ndarray, labels: np.ndarray) -> int:
     """How many labels are among the five largest logits."""
     five = np.argpartition(-logits, 5, axis=1)[:, :5]
     return int((five == labels[:, None]).any(axis=1).sum())
+
+
+def _measured(
+    file: h5py.File, when: str, names: list[str], measure: Callable[[Split], dict[str, Any]]
+) -> dict[str, Any]:
+    """`splits` with the figures of each, and `trouble` where some have none."""
+    splits, trouble = {}, []
+    for split in SPLITS:
+        if split not in file[when]:
+            continue
+        try:
+            splits[split] = measure(read_split(file, when, split, names))
+        except DivergedError as error:
+            trouble.append(str(error))
+    return {"splits": splits} | ({"trouble": trouble} if trouble else {})
 
 
 def _brief(split: Split) -> dict[str, float]:

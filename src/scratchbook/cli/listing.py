@@ -68,9 +68,8 @@ def _reproduced(experiment: Path) -> float | None:
     """An experiment's accuracy on the test images here, the mean over its seeds; None before one
     has been evaluated. Also right while other experiments of the notebook are yet to run."""
     metrics = [json.loads(file.read_text()) for file in experiment.glob("seed*/metrics.json")]
-    if not metrics:
-        return None
-    return fmean(each["splits"]["test"]["accuracy"]["value"] for each in metrics)
+    found = [each["splits"]["test"] for each in metrics if "test" in each["splits"]]
+    return fmean(test["accuracy"]["value"] for test in found) if found else None
 
 
 def _count(number: int | None) -> str:

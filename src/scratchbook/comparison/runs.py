@@ -64,6 +64,8 @@ def read_run(folder: Path, seed: int) -> Run:
     """One run's figures. Raises ScratchbookError with what is wrong with it, in a few words."""
     run = read_json(folder / "run.json", "was not trained")
     metrics = read_json(folder / "metrics.json", "was not evaluated")
+    if "trouble" in metrics:
+        raise ScratchbookError("; ".join(metrics["trouble"]))
     try:
         figures: dict[str, Any] = {
             "id": run["id"],

@@ -157,7 +157,7 @@ def _experiment(experiment: Experiment, notebook: Notebook, folder: Path) -> dic
     specs = {one["name"]: one["spec"] for one in notebook.page["experiments"]}
     parent = specs.get(declared.get("parent"))
     first = experiment.runs[0] if experiment.runs else None
-    evaluated = [run for run in experiment.runs if run.metrics]
+    evaluated = [run for run in experiment.runs if run.metrics and "test" in run.metrics["splits"]]
 
     def figure(name: str) -> Markup | None:
         return _figure(folder, f"{experiment.name}-{name}", notebook.name)
@@ -209,12 +209,10 @@ def _run(run: Run) -> dict[str, Any]:
     }
 
 
-def _errors(run: Run) -> dict[str, Any] | None:
+def _errors(run: Run) -> dict[str, Any]:
     """What the test split's mistakes are made of, for one run: tables, shades, pairs."""
     assert run.metrics is not None
-    test = run.metrics["splits"].get("test")
-    if test is None:
-        return None
+    test = run.metrics["splits"]["test"]
     names = run.metrics["class_names"]
     small = len(names) <= TABLE_CLASSES
     return {

@@ -231,6 +231,7 @@ def _load_experiment(
             metrics = json.loads((place / "metrics.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             missing.append(f"seed {seed} is not evaluated (no readable metrics.json)")
+        missing += [f"seed {seed} {text}" for text in (metrics or {}).get("trouble", [])]
         runs.append(Run(seed, place, record, history, metrics))
     return Experiment(declared, runs, missing, row)
 

@@ -33,7 +33,7 @@ def best_figures(experiment: Experiment) -> list[str]:
     """`train accu: 0.79, val accu: 0.82, test accu: 0.81, epoch = 50 (seed 0)`, a line a seed."""
     lines = []
     for run in experiment.runs:
-        if run.metrics is None:
+        if not run.metrics or not run.metrics["splits"]:
             continue
         parts = [
             f"{NAMES[split]} accu: {found['accuracy']['value']:.4f}"
