@@ -30,6 +30,7 @@ from scratchbook.comparison import (
     resolve_claim,
     write_comparison,
 )
+from scratchbook.comparison.changes import layer_diff
 from scratchbook.comparison.statistics import (
     accuracies_interval,
     accuracy_interval,
@@ -455,8 +456,7 @@ def test_changes_name_keys_and_layers() -> None:
         augment=[{"class_name": "RandomFlip", "config": {}}],
     )
     assert changes(old, new) == [
-        "− Conv2D(filters=8, kernel_size=3, activation=relu)",
-        "+ Conv2D(filters=16, kernel_size=3)",
+        "Conv2D: filters 8 → 16, activation relu → none",
         "+ Dropout(rate=0.5)",
         "augment: + RandomFlip",
         "batch_size: 32 → 64",
@@ -481,6 +481,25 @@ def test_a_layer_with_other_arguments_is_one_change() -> None:
     wider = {"class_name": "Dense", "config": {"units": 5, "activation": "softmax", "name": "x"}}
     new = make_spec("n", "b", layers=[*old["layers"][:2], wider])
     assert changes(old, new) == ["Dense: units 3 → 5"]
+
+
+ENTRIES = st.lists(
+    st.builds(
+        lambda name, rate: {"class_name": name, "config": {"rate": rate}},
+        st.sampled_from(["Dense", "Dropout", "Flatten"]),
+        st.integers(0, 2),
+    ),
+    max_size=8,
+)
+
+
+@given(before=ENTRIES, after=ENTRIES)
+def test_a_diff_holds_every_layer_of_both_once_and_in_order(before: list, after: list) -> None:
+    rows = layer_diff(before, after)
+    assert [old for _, old, _ in rows if old] == before
+    assert [new for _, _, new in rows if new] == after
+    assert all((mark == "=") == (old == new) for mark, old, new in rows)
+    assert (changes({"layers": before}, {"layers": after}) == []) == (before == after)
 
 
 # claims

@@ -20,7 +20,7 @@ from result_trees import make_page, make_results
 from scratchbook.cam import write_drift
 from scratchbook.comparison import compare, write_comparison
 from scratchbook.report import write_chapter, write_page
-from scratchbook.report.architecture import layer_diff, setting_diff, shorthand, summary_table
+from scratchbook.report.architecture import setting_diff, shorthand, side_by_side, summary_table
 from scratchbook.report.architecture import settings as settings_of
 from scratchbook.report.html import embedded_json
 from scratchbook.report.markdown import escape
@@ -380,8 +380,8 @@ def test_the_shorthand_names_convolutions_by_their_map_and_dense_layers_by_their
 def test_an_added_layer_moves_no_other_out_of_line():
     before = [_layer("Conv2D", [], filters=8), _layer("Flatten", []), _layer("Dense", [], units=2)]
     after = [before[0], _layer("Dropout", [], rate=0.5), before[1], _layer("Dense", [], units=4)]
-    assert [mark for mark, _, _ in layer_diff(before, after)] == ["=", "+", "=", "~"]
-    assert layer_diff(after, before)[1] == ("−", "Dropout(rate=0.5)", "")
+    assert [mark for mark, _, _ in side_by_side(before, after)] == ["=", "+", "=", "~"]
+    assert side_by_side(after, before)[1] == ("−", "Dropout(rate=0.5)", "")
 
 
 def test_the_setting_diff_shows_only_what_differs():
@@ -398,7 +398,7 @@ def test_a_schedule_and_a_warm_start_are_hyper_parameters_and_changes():
     after = before | {"schedule": SCHEDULE, "initial_weights": start}
     assert settings_of(after) == {
         "initial_weights": "experiment=train1, checkpoint=best",
-        "optimizer": "Adam()",
+        "optimizer": "Adam",
         "schedule": "warm_up=2, decay=cosine",
         "batch_size": "32",
         "train_samples": "all",

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable, Iterator
 from typing import Any, TypeGuard
+
+Entry = dict[str, Any]
+"""A layer, or any Keras object, of a resolved spec: `class_name` and `config`."""
+Row = tuple[str, Entry | None, Entry | None]
 
 IDENTITY = {"notebook", "experiment", "recorded_parameters", "cam_epochs"}
 LISTS = ("augment", "callbacks")
@@ -27,33 +32,83 @@ def changes(parent: dict[str, Any], spec: dict[str, Any]) -> list[str]:
         if _is_entry(old) and _is_entry(new):
             found.append(f"{key}: {_entry_changed(old, new)}")
         else:
-            found.append(f"{key}: {_text(old)} → {_text(new)}")
+            found.append(f"{key}: {value_text(old)} → {value_text(new)}")
     return found
 
 
-def _entries_changed(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[str]:
-    before, after = [_shown(entry) for entry in old], [_shown(entry) for entry in new]
-    matcher = difflib.SequenceMatcher(a=before, b=after, autojunk=False)
-    found = []
-    for kind, i, j, k, m in matcher.get_opcodes():
-        if kind == "equal":
+def layer_diff(before: list[Entry], after: list[Entry]) -> list[Row]:
+    """Two lists of layers side by side, aligned by their longest match.
+
+    A row is a mark, the layer before (or None) and the one after. The mark is `=` (same), `~`
+    (changed), `+` (added) or `−` (removed). Where a stretch differs, layers of one class face each
+    other. Names are no difference.
+    """
+    rows: list[Row] = []
+    for same, old, new in _stretches(before, after, entry_text):
+        if same:
+            rows += [("=", a, b) for a, b in zip(old, new, strict=True)]
             continue
-        same_kinds = [e["class_name"] for e in old[i:j]] == [e["class_name"] for e in new[k:m]]
-        if kind == "replace" and same_kinds:
-            pairs = zip(old[i:j], new[k:m], strict=True)
-            found += [_entry_changed(a, b) for a, b in pairs]
-        else:
-            found += [f"− {text}" for text in before[i:j]] + [f"+ {text}" for text in after[k:m]]
+        for alike, olds, news in _stretches(old, new, lambda entry: entry["class_name"]):
+            if alike:
+                pairs = zip(olds, news, strict=True)
+                rows += [("=" if entry_text(a) == entry_text(b) else "~", a, b) for a, b in pairs]
+            else:
+                rows += [("−", a, None) for a in olds] + [("+", None, b) for b in news]
+    return rows
+
+
+def entry_text(entry: Entry) -> str:
+    """`Conv2D(filters=32, kernel_size=3)`: a layer, or any Keras object, as it was declared but for
+    its name."""
+    config = {k: v for k, v in entry.get("config", {}).items() if k != "name"}
+    inside = ", ".join(f"{key}={value_text(value)}" for key, value in config.items())
+    return f"{entry['class_name']}({inside})" if inside else str(entry["class_name"])
+
+
+def value_text(value: Any) -> str:
+    """Any value of a resolved spec on one line."""
+    if _is_entry(value):
+        return entry_text(value)
+    if isinstance(value, dict):  # of `schedule` or `initial_weights`
+        given = {key: part for key, part in value.items() if part is not None}
+        return ", ".join(f"{key}={value_text(part)}" for key, part in given.items())
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(value_text, value)) + "]"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return "none" if value is None else str(value)
+
+
+def _stretches(
+    old: list[Entry], new: list[Entry], key: Callable[[Entry], str]
+) -> Iterator[tuple[bool, list[Entry], list[Entry]]]:
+    """Stretches of two lists in order, each with whether both are the same by `key`."""
+    matcher = difflib.SequenceMatcher(
+        a=[key(entry) for entry in old], b=[key(entry) for entry in new], autojunk=False
+    )
+    for kind, i, i_end, j, j_end in matcher.get_opcodes():
+        yield kind == "equal", old[i:i_end], new[j:j_end]
+
+
+def _entries_changed(before: list[Entry], after: list[Entry]) -> list[str]:
+    found = []
+    for mark, old, new in layer_diff(before, after):
+        if old and new and mark == "~":
+            found.append(_entry_changed(old, new))
+        elif mark != "=":
+            found.append(f"{mark} {entry_text(old or new or {})}")
     return _counted(found)
 
 
-def _entry_changed(old: dict[str, Any], new: dict[str, Any]) -> str:
+def _entry_changed(old: Entry, new: Entry) -> str:
     """`Adam → SGD(learning_rate=0.01)`, or `Dense: units 64 → 1024` for one class."""
     if old["class_name"] != new["class_name"]:
-        return f"{_shown(old)} → {_shown(new)}"
+        return f"{entry_text(old)} → {entry_text(new)}"
     a, b = old.get("config", {}), new.get("config", {})
     keys = [key for key in {**a, **b} if key != "name" and a.get(key) != b.get(key)]
-    different = ", ".join(f"{key} {_text(a.get(key))} → {_text(b.get(key))}" for key in keys)
+    different = ", ".join(
+        f"{key} {value_text(a.get(key))} → {value_text(b.get(key))}" for key in keys
+    )
     return f"{new['class_name']}: {different}"
 
 
@@ -65,24 +120,5 @@ def _counted(texts: list[str]) -> list[str]:
     ]
 
 
-def _shown(entry: dict[str, Any]) -> str:
-    config = {k: v for k, v in entry.get("config", {}).items() if k != "name"}
-    inside = ", ".join(f"{key}={_text(value)}" for key, value in config.items())
-    return f"{entry['class_name']}({inside})" if inside else str(entry["class_name"])
-
-
-def _is_entry(value: Any) -> TypeGuard[dict[str, Any]]:
+def _is_entry(value: Any) -> TypeGuard[Entry]:
     return isinstance(value, dict) and "class_name" in value
-
-
-def _text(value: Any) -> str:
-    if _is_entry(value):
-        return _shown(value)
-    if isinstance(value, dict):  # of `schedule` or `initial_weights`
-        given = {key: part for key, part in value.items() if part is not None}
-        return ", ".join(f"{key}={_text(part)}" for key, part in given.items())
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_text, value)) + "]"
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return "none" if value is None else str(value)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from itertools import groupby
 from typing import Any
+
+from scratchbook.comparison.changes import entry_text, layer_diff, value_text
 
 WIDTH = 65  # of keras 2's `model.summary()`, which the seeds' tables were printed with
 COLUMNS = (29, 55, 65)  # its column ends: 45 %, 85 % and all of the width
@@ -72,39 +73,14 @@ def summary_table(layers: list[dict[str, Any]], parameters: dict[str, int]) -> s
     return "\n".join(lines)
 
 
-def layer_text(layer: dict[str, Any]) -> str:
-    """`Conv2D(filters=32, kernel_size=3)`: a layer, or any Keras object, as it was declared."""
-    arguments = ", ".join(f"{key}={value}" for key, value in (layer.get("config") or {}).items())
-    return f"{layer['class_name']}({arguments})"
-
-
-def layer_diff(
+def side_by_side(
     before: list[dict[str, Any]], after: list[dict[str, Any]]
 ) -> list[tuple[str, str, str]]:
-    """Two layer lists side by side: rows (mark, before, after), aligned by their longest match.
-
-    The mark is `=` (same), `~` (changed), `+` (added) or `−` (removed). Layers of one class face
-    each other where a stretch differs; a name given to a layer counts as a change.
-    """
-    left, right = [layer_text(x) for x in before], [layer_text(x) for x in after]
-    rows: list[tuple[str, str, str]] = []
-    matcher = difflib.SequenceMatcher(a=left, b=right, autojunk=False)
-    for operation, i, i_end, j, j_end in matcher.get_opcodes():
-        if operation == "equal":
-            rows += [("=", a, b) for a, b in zip(left[i:i_end], right[j:j_end], strict=True)]
-            continue
-        classes = difflib.SequenceMatcher(
-            a=[x["class_name"] for x in before[i:i_end]],
-            b=[x["class_name"] for x in after[j:j_end]],
-            autojunk=False,
-        )
-        for same, p, p_end, q, q_end in classes.get_opcodes():
-            olds, news = left[i + p : i + p_end], right[j + q : j + q_end]
-            if same == "equal":
-                rows += [("~" if a != b else "=", a, b) for a, b in zip(olds, news, strict=True)]
-            else:
-                rows += [("−", a, "") for a in olds] + [("+", "", b) for b in news]
-    return rows
+    """The rows of `layer_diff` as text: (mark, before, after)."""
+    return [
+        (mark, entry_text(old) if old else "", entry_text(new) if new else "")
+        for mark, old, new in layer_diff(before, after)
+    ]
 
 
 def settings(spec: dict[str, Any]) -> dict[str, str]:
@@ -112,15 +88,10 @@ def settings(spec: dict[str, Any]) -> dict[str, str]:
     flat: dict[str, str] = {}
     for key in SETTINGS:
         value = spec.get(key)
-        if isinstance(value, dict) and "class_name" in value:
-            flat[key] = layer_text(value)
-        elif isinstance(value, dict):
-            given = {name: part for name, part in value.items() if part is not None}
-            flat[key] = ", ".join(f"{name}={part}" for name, part in given.items())
-        elif isinstance(value, list):
-            flat[key] = ", ".join(layer_text(x) if isinstance(x, dict) else str(x) for x in value)
+        if isinstance(value, list):
+            flat[key] = ", ".join(map(value_text, value))
         elif value is not None or key == "train_samples":
-            flat[key] = "all" if value is None else str(value)
+            flat[key] = "all" if value is None else value_text(value)
     return {key: value or "none" for key, value in flat.items()}
 
 

@@ -15,10 +15,10 @@ from markupsafe import Markup
 
 from scratchbook.report import wording
 from scratchbook.report.architecture import (
-    layer_diff,
     setting_diff,
     settings,
     shorthand,
+    side_by_side,
     summary_table,
 )
 from scratchbook.report.chapter import TABLE_CLASSES, illustrated
@@ -178,7 +178,7 @@ def _experiment(experiment: Experiment, notebook: Notebook, folder: Path) -> dic
         if first else None,
         "settings": settings(declared["spec"]),
         "setting_diff": setting_diff(parent, declared["spec"]) if parent else [],
-        "layer_diff": layer_diff(parent["layers"], declared["spec"]["layers"]) if parent else [],
+        "layer_diff": side_by_side(parent["layers"], declared["spec"]["layers"]) if parent else [],
         "runs": [_run(run) for run in experiment.runs],
         "weights": wording.weights_lines(experiment),
         "figures": {

@@ -7,10 +7,10 @@ from typing import Any
 
 from scratchbook.comparison import Claim
 from scratchbook.report.architecture import (
-    layer_diff,
     setting_diff,
     settings,
     shorthand,
+    side_by_side,
     summary_table,
 )
 from scratchbook.report.grids import Grid, grids_of, rows_outside
@@ -149,7 +149,7 @@ def _changes(before: dict[str, Any], after: dict[str, Any]) -> str:
     lines = [
         f"- {key}: {_code(old)} → {_code(new)}" for key, old, new in setting_diff(before, after)
     ]
-    rows = layer_diff(before["layers"], after["layers"])
+    rows = side_by_side(before["layers"], after["layers"])
     if any(mark != "=" for mark, _, _ in rows):
         diff = []
         for mark, old, new in rows:
