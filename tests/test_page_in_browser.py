@@ -73,6 +73,15 @@ def test_it_opens_in_silence_and_never_scrolls_sideways(browser, page_file, widt
     page.context.close()
 
 
+def test_the_comparison_shows_all_its_columns_on_a_laptop(browser, page_file):
+    page = opened(browser, page_file, viewport={"width": 1280, "height": 800})
+    table = page.locator(".scroll:has(> #shapes\\:table)")
+    widths = table.evaluate("(e) => [e.scrollWidth, e.clientWidth]")
+    assert widths[0] <= widths[1]
+    assert page.get_by_role("columnheader", name="What changed").is_visible()
+    page.context.close()
+
+
 def test_the_table_sorts_and_copies_by_keyboard(browser, page_file):
     page = opened(browser, page_file, permissions=["clipboard-read", "clipboard-write"])
     names = """() => [...document.querySelectorAll("table.sortable tbody th[data-value]")]

@@ -7,8 +7,8 @@ from xml.etree import ElementTree
 
 from scratchbook.report.figures import INK, SVG, finish_svg
 
-BOX = (172, 34)  # pixels a rule takes
-GAP = (28, 30)  # between neighbours, and between rows
+BOX = (154, 34)  # pixels a rule takes
+GAP = (18, 30)  # between neighbours, and between rows
 MARGIN = 4
 
 Reads = Mapping[str, Sequence[str]]
