@@ -12,7 +12,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
@@ -20,23 +21,35 @@ import numpy as np
 import psutil
 import pytest
 
-from projects import make_project
+from projects import make_project, snakemake
 
-PATIENCE = 240  # seconds for one Snakemake on a busy machine
+PATIENCE = 600  # seconds for one Snakemake on a busy machine
 EXPERIMENTS = {
     "plain": "",
+    "augmented": """
+    augment: [RandomFlip: horizontal, RandomRotation: 0.1]""",
     "plateau": """
     optimizer: {SGD: {learning_rate: 0.01, momentum: 0.9, decay: 0.001}}
     callbacks: [ReduceLROnPlateau: {patience: 1, factor: 0.5, min_lr: 0.002, min_delta: 0.2}]""",
+    "stopped": """
+    callbacks: [EarlyStopping: {patience: 20, min_delta: 0.9}]""",
+    "warm": """
+    initial_weights: {experiment: plain, checkpoint: best}""",
+}
+EPOCHS = 26
+SIGNALS = {  # to Snakemake and its jobs, from a machine that dies, a person, a batch system
+    "machine": signal.SIGKILL,
+    "Ctrl-C": signal.SIGINT,
+    "time limit": signal.SIGTERM,
 }
 
 
-def notebook(experiments: list[str], epochs: int) -> str:
+def notebook(experiments: list[str]) -> str:
     """A page whose experiments train one small network in different ways."""
     head = (
         "goal: Is a killed run the same run?\n"
         "dataset: shapes\n"
-        f"defaults: {{batch_size: 1, epochs: {epochs}}}\n"
+        f"defaults: {{batch_size: 1, epochs: {EPOCHS}}}\n"
         "experiments:\n"
     )
     layers = """
@@ -50,14 +63,45 @@ def notebook(experiments: list[str], epochs: int) -> str:
     )
 
 
-class Kills:
-    """A project whose Snakemake is killed, and the untouched copy it is compared with."""
+@dataclass
+class Aim:
+    """The moment at which one training process is to be killed."""
 
-    def __init__(self, folder: Path, experiments: list[str], epochs: int) -> None:
+    training: psutil.Process
+    run: Path
+    kind: str
+    epochs: int  # that it is to tell first
+    delay: float  # seconds from then on
+    since: float | None = None
+
+    def reached(self, log: Path, state: Path) -> bool:
+        now = time.monotonic()
+        if self.since is None and epochs_told(log) >= self.epochs:
+            self.since = now
+        if self.since is None:
+            return False
+        if self.kind == "saving":
+            return any(state.glob(".partial-*"))
+        return now - self.since >= self.delay
+
+
+class Kills:
+    """A project whose trainings are killed, and the untouched copy it is compared with."""
+
+    def __init__(
+        self,
+        folder: Path,
+        experiments: list[str],
+        precision: str = "float32",
+        backend: str = "tensorflow",
+    ) -> None:
         self.whole, self.killed = folder / "whole", folder / "killed"
-        self.runs = [f"results/halves/{name}/seed0" for name in experiments]
-        self.random = random.Random(0)
-        make_project(self.whole, notebook(experiments, epochs))
+        self.runs = {name: Path(f"results/halves/{name}/seed0") for name in experiments}
+        self.random = random.Random(f"{experiments} {precision} {backend}")
+        self.environment = {**os.environ, "KERAS_BACKEND": backend}
+        make_project(self.whole, notebook(experiments))
+        config = self.whole / "config/config.yaml"
+        config.write_text(config.read_text().replace("float32", precision))
         self.finish(self.whole, "results/data/shapes.h5")
         shutil.copytree(self.whole, self.killed, symlinks=True)
         self.finish(self.whole)
@@ -68,77 +112,128 @@ class Kills:
             return subprocess.Popen(
                 [sys.executable, "-m", "snakemake", "--cores", "2", *arguments],
                 cwd=project, stdout=log, stderr=log, start_new_session=True,
-                env={**os.environ, "PYTHONPATH": str(project / "src")},
+                env={**self.environment, "PYTHONPATH": str(project / "src")},
             )  # fmt: skip
 
     def finish(self, project: Path, *arguments: str) -> None:
         """Runs Snakemake to its end."""
-        arguments = arguments or self.targets
-        code = self.start(project, *arguments).wait(timeout=PATIENCE)
+        code = self.start(project, *(arguments or self.targets)).wait(timeout=PATIENCE)
         assert code == 0, (project / "snakemake.log").read_text()[-5000:]
 
     @property
-    def targets(self) -> tuple[str, ...]:
-        return tuple(f"{run}/run.json" for run in self.runs)
+    def targets(self) -> list[str]:
+        return [f"{run}/run.json" for run in self.runs.values()]
 
-    def unfinished(self) -> list[str]:
-        return [run for run in self.runs if not (self.killed / run / "run.json").exists()]
+    @property
+    def log(self) -> str:
+        """All that the killed project's Snakemakes have said."""
+        return (self.killed / "snakemake.log").read_text()
 
-    def until_epochs(self, process: subprocess.Popen[bytes], epochs: int) -> bool:
-        """Waits for that many epochs of one job of this Snakemake; False if it ended before."""
-        deadline = time.monotonic() + PATIENCE
-        while process.poll() is None:
-            assert time.monotonic() < deadline, (self.killed / "snakemake.log").read_text()[-5000:]
-            if max(self.epochs_told().values(), default=0) >= epochs:
-                return True
-            time.sleep(0.005)
-        return False
+    def train(self, plan: dict[str, list[str]]) -> Counter[str]:
+        """Runs Snakemake until all is trained, and kills each run's training as planned.
 
-    def epochs_told(self) -> dict[Path, int]:
-        """The epochs that each job of the present Snakemake has told its log."""
-        logs = (self.killed / "results/logs").rglob("train.log")
-        told = {}
-        for log in logs:
-            with contextlib.suppress(FileNotFoundError):
-                text = log.read_text(errors="replace")
-                told[log] = sum(line.startswith("epoch ") for line in text.splitlines())
-        return told
-
-    def kill(self, end: Callable[[subprocess.Popen[bytes]], None], *arguments: str) -> int:
-        """Starts Snakemake, ends it within the epochs that follow, and unlocks the folder.
+        Args:
+            plan: for each experiment, what its trainings die of, one after the other: `starting`
+                (killed before the first epoch, or soon after), `training` (among the epochs),
+                `saving` (in the writing of a state), and of what ends Snakemake and all its jobs
+                among the epochs: `machine` (SIGKILL), `Ctrl-C` (SIGINT), `time limit` (SIGTERM).
 
         Returns:
-            How many training jobs were among their epochs at that moment.
+            How many trainings that were alive each of these has ended.
         """
-        for log in self.epochs_told():
-            log.unlink()
-        process = self.start(self.killed, *arguments, *self.targets)
-        busy = 0
-        if self.until_epochs(process, self.random.randint(1, 2)):
-            time.sleep(self.random.uniform(0, 0.15))
-            before = len(self.unfinished())
-            end(process)
-            busy = min(before, sum(told > 0 for told in self.epochs_told().values()))
-            process.wait(timeout=PATIENCE)
-        else:
-            assert process.returncode == 0, (self.killed / "snakemake.log").read_text()[-5000:]
-        self.finish(self.killed, "--unlock")
-        return busy
+        hits: Counter[str] = Counter()
+        code = None
+        while code != 0:
+            process = self.start(self.killed, "--retries", "50", *self.targets)
+            ended_by = self._kill_as_planned(process, plan, hits)
+            code = process.wait(timeout=PATIENCE)
+            assert bool(code) == bool(ended_by), self.log[-5000:]
+            if ended_by == "machine":
+                self.finish(self.killed, "--unlock")
+            assert not list(self.killed.glob(".snakemake/locks/*"))
+        return hits
 
-    def refuse_another(self, first: subprocess.Popen[bytes]) -> None:
-        """Starts a second Snakemake while the first has the folder; it must not begin."""
-        while first.poll() is None and not list(self.killed.glob(".snakemake/locks/*")):
-            time.sleep(0.01)
-        second = self.start(self.killed, *self.targets)
-        assert second.wait(timeout=PATIENCE) != 0
-        assert first.poll() is None
-        assert "Directory cannot be locked" in (self.killed / "snakemake.log").read_text()
+    def _kill_as_planned(
+        self, process: subprocess.Popen[bytes], plan: dict[str, list[str]], hits: Counter[str]
+    ) -> str:
+        """Kills until Snakemake ends; what ended it, or "" if it came to its own end."""
+        aims: dict[str, Aim] = {}
+        deadline, looked = time.monotonic() + 4 * PATIENCE, 0.0
+        while process.poll() is None:
+            now = time.monotonic()
+            assert now < deadline, self.log[-5000:]
+            if now - looked > 0.05:
+                looked = now
+                for name, training in self._trainings(process).items():
+                    if plan[name] and (name not in aims or aims[name].training != training):
+                        aims[name] = self._aim(name, training, plan[name][0])
+            for name, aim in list(aims.items()):
+                place = f"halves/{name}/seed0"
+                logs = self.killed / "results/logs" / place / "train.log"
+                if not aim.reached(logs, self.killed / "results/state" / place):
+                    continue
+                del aims[name]
+                if aim.kind in SIGNALS:
+                    hits[aim.kind] += self._end_all(process, SIGNALS[aim.kind])
+                    return plan[name].pop(0)
+                if self._kill(aim.training, name):
+                    hits[aim.kind] += 1
+                    plan[name].pop(0)
+            time.sleep(0.001)
+        return ""
+
+    def _trainings(self, process: subprocess.Popen[bytes]) -> dict[str, psutil.Process]:
+        """The training processes of a Snakemake, by experiment."""
+        found = {}
+        with contextlib.suppress(psutil.NoSuchProcess, FileNotFoundError):
+            for child in psutil.Process(process.pid).children(recursive=True):
+                script = Path(*child.cmdline()[-1:])
+                if script.name.endswith("train_run.py") and script.is_file():
+                    text = script.read_text()  # holds what Snakemake tells the script
+                    name = next(name for name in self.runs if f"logs/halves/{name}/seed0" in text)
+                    found[name] = child
+        return found
+
+    def _aim(self, name: str, training: psutil.Process, kind: str) -> Aim:
+        starting = kind == "starting"
+        return Aim(
+            training, self.killed / self.runs[name], kind,
+            epochs=0 if starting else self.random.randint(1, 2),
+            delay=self.random.uniform(0, 8 if starting else 0.3),
+        )  # fmt: skip
+
+    def _kill(self, training: psutil.Process, name: str) -> bool:
+        """SIGKILL to a training, as when memory runs out; whether it was alive and not done."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            done = (self.killed / self.runs[name] / "run.json").exists()
+            alive = not done and training.status() != psutil.STATUS_ZOMBIE
+            training.kill()
+            training.wait(PATIENCE)
+            return alive
+        return False
+
+    def _end_all(self, process: subprocess.Popen[bytes], by: signal.Signals) -> int:
+        """A signal to Snakemake and all its jobs at once; how many trainings were not done."""
+        trainings = self._trainings(process)
+        os.killpg(process.pid, by)
+        process.wait(PATIENCE)
+        _, alive = psutil.wait_procs(trainings.values(), timeout=PATIENCE)
+        assert not alive
+        return sum(not (self.killed / self.runs[name] / "run.json").exists() for name in trainings)
 
     def assert_equal(self) -> None:
         """Weights, history (but for seconds) and predictions are those of the untouched runs."""
-        for run in self.runs:
+        for run in self.runs.values():
             assert outcome(self.killed / run) == outcome(self.whole / run), run
         assert not list((self.killed / "results/state").rglob("*.npz"))
+
+
+def epochs_told(log: Path) -> int:
+    """The epochs that a job has told its log, which Snakemake removes before each attempt."""
+    try:
+        return log.read_text(errors="replace").count("\nepoch ")
+    except FileNotFoundError:
+        return 0
 
 
 def outcome(run: Path) -> tuple:
@@ -158,38 +253,70 @@ def outcome(run: Path) -> tuple:
     return record["weights_sha256"], [row[:-1] for row in rows], arrays, record["checkpoints"]
 
 
-def kill_group(process: subprocess.Popen[bytes]) -> None:
-    """SIGKILL to Snakemake and all its jobs at once, as a machine's death would have it."""
-    jobs = psutil.Process(process.pid).children(recursive=True)
-    os.killpg(process.pid, signal.SIGKILL)
-    psutil.wait_procs(jobs, timeout=30)
-
-
-def kill_job(process: subprocess.Popen[bytes]) -> None:
-    """SIGKILL to the trainings alone, as when memory runs out; Snakemake tries them again."""
-    for child in psutil.Process(process.pid).children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if child.cmdline()[-1].endswith("train_run.py"):
-                child.kill()
-
-
 def test_a_training_killed_three_times_is_the_uninterrupted_one(tmp_path: Path) -> None:
-    kills = Kills(tmp_path, ["plateau"], 30)
-    assert sum(kills.kill(kill_group) for _ in range(3)) == 3
-    first = kills.start(kills.killed, *kills.targets)
-    kills.refuse_another(first)
-    assert first.wait(timeout=PATIENCE) == 0
+    kills = Kills(tmp_path, ["plateau"])
+    hits = kills.train({"plateau": ["machine", "Ctrl-C", "time limit"]})
+    assert hits == {"machine": 1, "Ctrl-C": 1, "time limit": 1}
     kills.assert_equal()
+    assert kills.log.count("interrupted; start Snakemake again to go on") >= 2
+    assert "Traceback" not in kills.log
 
 
 @pytest.mark.long
-def test_a_job_killed_alone_is_tried_again_and_goes_on(tmp_path: Path) -> None:
-    kills = Kills(tmp_path, ["plain"], 30)
-    process = kills.start(kills.killed, "--retries", "2", *kills.targets)
-    assert kills.until_epochs(process, 3)
-    kill_job(process)
-    assert process.wait(timeout=PATIENCE) == 0
-    log = (kills.killed / "snakemake.log").read_text()
-    assert "Trying to restart job" in log
-    assert "going on after epoch" in log
+@pytest.mark.parametrize(
+    ("experiments", "precision", "backend"),
+    [
+        (["plateau", "stopped"], "float32", "jax"),
+        (["augmented", "plateau"], "mixed_bfloat16", "tensorflow"),
+        (["plain", "augmented", "plateau", "stopped", "warm"], "float32", "tensorflow"),
+    ],
+    ids=["jax", "bf16", "float32"],
+)
+def test_however_often_trainings_are_killed_they_are_the_uninterrupted_ones(
+    tmp_path: Path, experiments: list[str], precision: str, backend: str
+) -> None:
+    """36 kills in all: 8, 8 and 20."""
+    kills = Kills(tmp_path, experiments, precision, backend)
+    plan = {
+        name: ["starting", "training", "saving", "training" if position % 3 else "machine"]
+        for position, name in enumerate(experiments)
+    }
+    for deaths in plan.values():
+        kills.random.shuffle(deaths)
+    planned = Counter(kind for deaths in plan.values() for kind in deaths)
+    hits = kills.train(plan)
     kills.assert_equal()
+    print(f"killed: {dict(hits)}")
+    assert hits.total() >= planned.total() == 4 * len(experiments)
+    assert hits["saving"] == planned["saving"]
+    # Each that was killed alone, Snakemake has seen die and started again.
+    assert kills.log.count("Trying to restart job") == hits.total() - hits["machine"]
+    assert "going on after epoch" in kills.log
+
+
+def test_a_second_snakemake_is_refused_and_one_that_ignores_locks_too(project: Path) -> None:
+    notebook = project / "config/notebooks/halves.yaml"
+    notebook.write_text(notebook.read_text().replace("epochs: 2", "epochs: 5000"))
+    target = "results/halves/narrow/seed0/run.json"
+    with (project / "first.log").open("w") as log:
+        first = subprocess.Popen(
+            [sys.executable, "-m", "snakemake", "--cores", "1", target],
+            cwd=project, stdout=log, stderr=log, start_new_session=True,
+            env={**os.environ, "PYTHONPATH": str(project / "src")},
+        )  # fmt: skip
+    try:
+        state = project / "results/state/halves/narrow/seed0"
+        while first.poll() is None and not list(state.glob("epoch-*.npz")):
+            time.sleep(0.05)
+        second = snakemake(project, target)
+        assert second.returncode != 0
+        assert "Directory cannot be locked" in second.stderr
+        assert "--unlock" in second.stderr
+        third = snakemake(project, "--nolock", target)
+        assert third.returncode != 0
+        assert "another process is training into" in third.stderr
+        assert "Traceback" not in third.stderr
+        assert first.poll() is None
+    finally:
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()

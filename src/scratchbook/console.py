@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -51,7 +52,8 @@ def job_log(path: str, name: str) -> Iterator[Console]:
     """Sends all output of this process to a log file, except what the console says.
 
     Libraries that print from C++ are caught too. A ScratchbookError ends the process with exit
-    code 1 and its message alone; any other exception leaves its traceback in the log.
+    code 1 and its message alone; Ctrl-C and SIGTERM, by which a batch system ends what takes too
+    long, with code 130 and a line; any other exception leaves its traceback in the log.
 
     Args:
         path: the log file.
@@ -64,8 +66,12 @@ def job_log(path: str, name: str) -> Iterator[Console]:
     os.dup2(log, 1)
     os.dup2(log, 2)
     console = Console(terminal, name)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield console
+    except KeyboardInterrupt:
+        console.say("interrupted; start Snakemake again to go on")
+        sys.exit(130)
     except ScratchbookError as error:
         console.say(f"error: {error}")
         sys.exit(1)
