@@ -45,7 +45,7 @@ def make_backbone(
     finally:
         keras.config.set_dtype_policy(before)
     output = config.get("output_layer")
-    features = _layer(whole, output, "output_layer").output if output else whole.output
+    features = _layer(whole, output, "output_layer", name).output if output else whole.output
     network = keras.Model(whole.input, features, name=name)
     if pretrained is not None and config["weights"] != "none":
         load_pretrained(network, whole, config, pretrained)
@@ -58,7 +58,7 @@ def _freeze(network: keras.Model, freeze: str | dict[str, Any]) -> None:
     if freeze == "all":
         network.trainable = False
     elif isinstance(freeze, dict) and "up_to" in freeze:
-        last = layers.index(_layer(network, freeze["up_to"], "freeze.up_to"))
+        last = layers.index(_layer(network, freeze["up_to"], "freeze.up_to", network.name))
         for layer in layers[: last + 1]:
             layer.trainable = False
     elif isinstance(freeze, dict):
@@ -72,10 +72,8 @@ def _freeze(network: keras.Model, freeze: str | dict[str, Any]) -> None:
             layer.trainable = False
 
 
-def _layer(network: keras.Model, name: str, key: str) -> keras.Layer:
+def _layer(network: keras.Model, name: str, key: str, called: str) -> keras.Layer:
     known = [layer.name for layer in network.layers]
     if name not in known:
-        raise ScratchbookError(
-            f"{key}: {network.name} has no layer {name!r}; {nearest(name, known)}"
-        )
+        raise ScratchbookError(f"{key}: {called} has no layer {name!r}; {nearest(name, known)}")
     return network.get_layer(name)

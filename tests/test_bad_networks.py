@@ -1,0 +1,107 @@
+"""Networks, weights and sizes that cannot be: each stops with one line that says what would do."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from projects import DATASETS, make_project, scratchbook, snakemake
+
+HEAD = """
+      - GlobalAveragePooling2D
+      - Dense: {units: UNITS, activation: softmax, name: predictions}
+"""
+
+
+def notebook(**experiments: str) -> str:
+    """A page of experiments, each given by its keys; HEAD ends their layers."""
+    page = "goal: What stops a run?\ndataset: shapes\ndefaults: {batch_size: 8, epochs: 1}\n"
+    return page + "experiments:\n" + "".join(f"  {k}:{v}" for k, v in experiments.items())
+
+
+def backbone(arguments: str, units: int = 3) -> str:
+    head = HEAD.replace("UNITS", str(units))
+    return f"\n    layers:\n      - Backbone: {{{arguments}}}{head}"
+
+
+def project_with(folder: Path, page: str) -> Path:
+    project = make_project(folder / "project", page)
+    (project / "config/datasets.yaml").write_text(DATASETS.replace("[12, 12]", "[32, 32]"))
+    return project
+
+
+def test_a_backbone_that_does_not_exist_is_named_before_anything_starts(tmp_path: Path) -> None:
+    project = project_with(tmp_path, notebook(a=backbone("application: MobilNet, weights: none")))
+    answer = scratchbook(project, "check")
+    assert answer.returncode == 1
+    assert answer.stderr.strip() == (
+        "config/notebooks/halves.yaml:7: experiments.a.layers[0]: Backbone: application: unknown "
+        "application 'MobilNet'; did you mean 'MobileNet'?"
+    )
+
+
+def test_backbones_that_cannot_be_cut_or_frozen_so_are_named_before_training(
+    tmp_path: Path,
+) -> None:
+    page = notebook(
+        thawed=backbone("application: MobileNet, weights: none, freeze: {last_trainable: 99}"),
+        cut=backbone("application: MobileNet, weights: none, output_layer: conv_pw_99_relu"),
+    )
+    answer = scratchbook(project_with(tmp_path, page), "check")
+    assert answer.returncode == 1
+    thawed, cut = answer.stderr.strip().splitlines()[-2:]
+    where = "config/notebooks/halves.yaml: experiments."
+    assert thawed.endswith(
+        f"{where}thawed.layers[0]: Backbone 'mobilenet': freeze.last_trainable is 99, but "
+        "mobilenet has only 86 layers; write a smaller number, or `freeze: none`"
+    )
+    assert f"{where}cut.layers[0]: Backbone 'mobilenet': output_layer: mobilenet has no" in cut
+    assert "'conv_pw_99_relu'; did you mean" in cut
+
+
+@pytest.mark.long
+def test_what_only_the_data_and_the_weights_can_tell_stops_its_run_alone_in_one_line(
+    tmp_path: Path,
+) -> None:
+    stored = "application: MobileNet, output_layer: conv_pw_1_relu, weights: "
+    page = notebook(
+        good=backbone(f"{stored}none"),
+        absent=backbone(f"{stored}absent.h5"),
+        truncated=backbone(f"{stored}truncated.h5"),
+        other=backbone(f"{stored}other.h5"),
+        batch="\n    parent: good\n    batch_size: 1000\n",
+        classes=backbone(f"{stored}none", units=4),
+    )
+    project = project_with(tmp_path, page)
+    with h5py.File(project / "data/other.h5", "w") as file:
+        file["layers/dense/vars/0"] = np.zeros((500, 7), dtype=np.float32)
+    whole = (project / "data/other.h5").read_bytes()
+    (project / "data/truncated.h5").write_bytes(whole[: len(whole) // 2])
+    runs = [f"results/halves/{name}/seed0/run.json" for name in
+            ("good", "absent", "truncated", "other", "batch", "classes")]  # fmt: skip
+    answer = snakemake(project, "--resources", "gpu=0", "--", *runs)
+    assert answer.returncode != 0
+    assert (project / runs[0]).exists()
+    assert not any((project / run).exists() for run in runs[1:])
+    assert "Traceback" not in answer.stderr
+    said = dict(re.findall(r"^halves/(\w+) seed 0: error: (.*)$", answer.stderr, flags=re.M))
+    weights = "layers[0]: Backbone 'mobilenet': weights: "
+    assert said.keys() == {"absent", "truncated", "other", "batch", "classes"}
+    assert said["absent"] == (
+        f"{weights}there is no file data/absent.h5; put the weights of MobileNet there, or write "
+        "`weights: imagenet`"
+    )
+    assert said["truncated"].startswith(f"{weights}data/truncated.h5 is no whole weights file")
+    assert said["other"].startswith(
+        f"{weights}data/other.h5 holds 3,500 parameters, but MobileNet has 3,712 up to its output"
+    )
+    assert said["batch"] == (
+        "batch_size is 1,000, more than the 36 training images; give a smaller batch_size"
+    )
+    assert said["classes"] == (
+        "layers[-1]: the last layer has 4 units, but the data set has 3 classes; write `units: 3`"
+    )
