@@ -428,11 +428,11 @@ def test_all_four_tables_are_written_and_the_csv_reads_back(tree: Path) -> None:
 def test_latex_and_markdown_escape_what_would_break_them(tree: Path) -> None:
     found = compare(make_page(), tree)
     rows = found.rows.copy()
-    rows.loc[0, "changes"] = "a|b 50% & _x_ → y"
+    rows.loc[0, "changes"] = "a|b 50% & _x_ → y < z"
     edited = type(found)(
         rows, found.pairs, found.metric, found.split, found.baseline, found.detectable
     )
-    assert r"a|b 50\% \& \_x\_ $\rightarrow$ y" in latex(edited)
+    assert r"a\textbar{}b 50\% \& \_x\_ $\rightarrow$ y \textless{} z" in latex(edited)
     assert r"a\|b" in markdown(edited)
     lines = markdown(edited).splitlines()
     assert len(pd.read_csv(io.StringIO("\n".join(lines)), sep=r"(?<!\\)\|", engine="python")) == 4

@@ -110,6 +110,9 @@ def _latex_text(text: str) -> str:
         "×": r"$\times$",
         "~": r"\textasciitilde{}",
         "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
         **{c: f"\\{c}" for c in "&%$#_{}"},
     }
     return "".join(escapes.get(c, c) for c in text)
