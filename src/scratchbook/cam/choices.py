@@ -61,7 +61,7 @@ def resolve_epochs(wanted: Sequence[int | str], best: int, last: int) -> list[in
     Epochs after the last are left out: training may stop early, and a page lists what it hopes for.
 
     Args:
-        wanted: numbers from 0 (0 is the untrained network), ranges `"5-9"`, `"last"`, `"best"`.
+        wanted: numbers from 0 (0: before training), ranges `"5-9"`, `"last"`, `"best"`.
         best: the best epoch.
         last: the last epoch that was trained.
 
