@@ -113,6 +113,8 @@ class Kills:
                 [sys.executable, "-m", "snakemake", "--cores", "2", *arguments],
                 cwd=project, stdout=log, stderr=log, start_new_session=True,
                 env={**self.environment, "PYTHONPATH": str(project / "src")},
+                # A shell that runs the tests in the background has Ctrl-C ignored.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )  # fmt: skip
 
     def finish(self, project: Path, *arguments: str) -> None:

@@ -78,6 +78,13 @@ def test_a_failed_run_says_why(tmp_path: Path) -> None:
     assert row.detail == "the loss became nan in epoch 2"
 
 
+def test_an_interrupted_run_says_so_at_once(tmp_path: Path) -> None:
+    write_log(tmp_path, epoch(4), "interrupted; start Snakemake again to go on")
+    row = status(tmp_path)
+    assert (row.state, row.epoch, row.left) == ("stale", 4, "")
+    assert row.detail == "interrupted; start Snakemake again to go on"
+
+
 @pytest.mark.parametrize(
     ("lines", "age", "state"),
     [
@@ -119,7 +126,8 @@ def test_results_that_were_removed_wait_though_their_log_is_there(tmp_path: Path
 def test_damaged_files_are_named_and_stop_nothing(tmp_path: Path) -> None:
     write_run(tmp_path, SPEC)
     (tmp_path / RUN / "history.csv").write_text("")
-    assert (status(tmp_path).state, status(tmp_path).val_accuracy) == ("done", None)
+    assert (status(tmp_path).state, status(tmp_path).val_accuracy) == ("failed", None)
+    assert "history.csv cannot be read; remove it" in status(tmp_path).detail
     (tmp_path / RUN / "run.json").write_text("{")
     assert status(tmp_path).state == "failed"
     assert "run.json cannot be read" in status(tmp_path).detail

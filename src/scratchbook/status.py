@@ -24,6 +24,7 @@ _EPOCH = re.compile(
 )
 _RESUMED = re.compile(r"going on after epoch (\d+)")
 _ERROR = "error: "
+_INTERRUPTED = "interrupted; "
 _SECONDS = {"s": 1, "min": 60, "h": 3600}
 
 
@@ -116,12 +117,14 @@ def _finished(row: RunStatus, folder: Path, spec: dict[str, Any]) -> RunStatus:
             state="done",
             epoch=run["epochs"],
             images_per_second=run["images_per_second"],
-            val_accuracy=_accuracy_of(folder / "history.csv", run["best_epoch"]),
             detail=f"best in epoch {run['best_epoch']}",
         )
-        trained = run["spec"]
+        trained, best = run["spec"], run["best_epoch"]
     except (OSError, ValueError, KeyError, TypeError):
-        return replace(row, state="failed", detail=f"{folder / 'run.json'} cannot be read")
+        return _damaged(row, folder / "run.json")
+    row = replace(row, val_accuracy=_accuracy_of(folder / "history.csv", best))
+    if row.val_accuracy is None:
+        return _damaged(row, folder / "history.csv")
     changed = [
         key
         for key in sorted(spec | trained)
@@ -130,6 +133,11 @@ def _finished(row: RunStatus, folder: Path, spec: dict[str, Any]) -> RunStatus:
     if changed:
         return replace(row, state="stale", detail=f"declared otherwise now: {', '.join(changed)}")
     return row
+
+
+def _damaged(row: RunStatus, file: Path) -> RunStatus:
+    cure = "remove it, and Snakemake trains the run again"
+    return replace(row, state="failed", detail=f"{file} cannot be read; {cure}")
 
 
 def _accuracy_of(history: Path, epoch: int) -> float | None:
@@ -161,7 +169,9 @@ def _unfinished(row: RunStatus, lines: list[str], quiet: float, has_state: bool)
             row = replace(row, epoch=int(resumed[1]))
         elif line.startswith(_ERROR):
             row = replace(row, state="failed", left="", detail=line.removeprefix(_ERROR))
-    if row.state == "failed":
+        elif line.startswith(_INTERRUPTED):
+            row = replace(row, state="stale", left="", detail=line)
+    if row.state in ("failed", "stale"):
         return row
     if row.epoch and not has_state:  # the log is of results that were removed since
         return RunStatus(row.notebook, row.experiment, row.seed, "waiting", row.epochs)
