@@ -29,6 +29,7 @@ NAME = NAME_PATTERN.strip("^$")
 
 try:
     PROJECT = load_project(config)
+    PROJECT.check_results()
 except ScratchbookError as error:
     raise WorkflowError(str(error))
 
@@ -65,8 +66,11 @@ def check_networks():
     answer = subprocess.run(command, stderr=subprocess.PIPE, text=True)
     if answer.returncode:
         raise WorkflowError(answer.stderr.strip())
-    stamp.parent.mkdir(parents=True, exist_ok=True)
-    stamp.write_text(key)
+    try:
+        stamp.parent.mkdir(parents=True, exist_ok=True)
+        stamp.write_text(key)
+    except OSError as error:
+        raise WorkflowError(f"cannot write under {RESULTS}: {error.strerror}")
 
 
 def write_partial_page():

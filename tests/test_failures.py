@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pandas as pd
+import pytest
 
 from projects import NOTEBOOK, REPOSITORY, make_project, snakemake
 from result_trees import make_page, make_results
@@ -69,3 +73,27 @@ def test_a_run_that_answers_with_nan_has_a_row_that_says_so_beside_the_others(
         assert "NAN" in said
         assert "The net no longer answers with numbers" in said
         assert "the logits of 200 of 200 images are NaN or infinite" in said
+
+
+def test_results_that_cannot_be_written_are_one_readable_message(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project")
+    (project / "results").write_text("a file in its place")
+    answer = snakemake(project)
+    assert answer.returncode != 0
+    assert "results is no folder, but results are to be written there" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+    (project / "results").unlink()
+    (project / "results").mkdir()
+    mount = "mount --bind results results && mount -o remount,ro,bind results"
+    if subprocess.run(["unshare", "-m", "sh", "-c", mount], cwd=project).returncode:
+        pytest.skip("no read-only mount can be made here")
+    command = f'{mount} && exec "$@"'
+    answer = subprocess.run(
+        ["unshare", "-m", "sh", "-c", command, "sh", sys.executable, "-m", "snakemake", "-c1"],
+        cwd=project, env={**os.environ, "PYTHONPATH": str(project / "src")},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert answer.returncode != 0
+    assert "cannot write under results: Read-only file system" in answer.stderr
+    assert "Traceback" not in answer.stderr

@@ -44,6 +44,18 @@ class Project:
         """Where results go; a smoke run's never mix with real ones."""
         return "results/smoke" if self.settings.smoke else "results"
 
+    def check_results(self) -> None:
+        """Refuses a place for results that something else has taken.
+
+        Raises:
+            ScratchbookError: there is a file, or a link to nothing, where their folder is to be.
+        """
+        for place in (Path(self.results), *Path(self.results).parents):
+            if not place.is_dir() and (place.exists() or place.is_symlink()):
+                raise ScratchbookError(
+                    f"{place} is no folder, but results are to be written there; move it away"
+                )
+
     def seeds(self, notebook: str) -> list[int]:
         """The random seeds of a notebook's runs."""
         return self.notebooks[notebook].seeds or self.settings.seeds
