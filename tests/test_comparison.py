@@ -483,6 +483,17 @@ def test_a_layer_with_other_arguments_is_one_change() -> None:
     assert changes(old, new) == ["Dense: units 3 → 5"]
 
 
+def test_a_change_inside_a_residual_block_is_told_alone() -> None:
+    def block(rate: float, *more: dict) -> dict:
+        layers = [{"class_name": "Dropout", "config": {"rate": rate}}, *more]
+        return {"layers": [{"class_name": "Residual", "config": {"layers": layers}}]}
+
+    flatten = {"class_name": "Flatten", "config": {}}
+    assert changes(block(0.1), block(0.5, flatten)) == [
+        "Residual: layers (Dropout: rate 0.1 → 0.5; + Flatten)"
+    ]
+
+
 ENTRIES = st.lists(
     st.builds(
         lambda name, rate: {"class_name": name, "config": {"rate": rate}},

@@ -105,11 +105,18 @@ def _entry_changed(old: Entry, new: Entry) -> str:
     if old["class_name"] != new["class_name"]:
         return f"{entry_text(old)} → {entry_text(new)}"
     a, b = old.get("config", {}), new.get("config", {})
-    keys = [key for key in {**a, **b} if key != "name" and a.get(key) != b.get(key)]
-    different = ", ".join(
-        f"{key} {value_text(a.get(key))} → {value_text(b.get(key))}" for key in keys
-    )
-    return f"{new['class_name']}: {different}"
+    keys = [key for key in {**a, **b} if key != "name"]
+    parts = (_part_changed(key, a.get(key), b.get(key)) for key in keys)
+    return f"{new['class_name']}: " + ", ".join(part for part in parts if part)
+
+
+def _part_changed(key: str, old: Any, new: Any) -> str:
+    """One argument's change, `units 64 → 1024`; nothing where there is none."""
+    if value_text(old) == value_text(new):
+        return ""
+    if old and new and all(isinstance(part, list) and _is_entry(part[0]) for part in (old, new)):
+        return f"{key} ({'; '.join(_entries_changed(old, new))})"  # inside a Residual
+    return f"{key} {value_text(old)} → {value_text(new)}"
 
 
 def _counted(texts: list[str]) -> list[str]:
