@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import h5py
@@ -28,7 +28,7 @@ from scratchbook import models
 from scratchbook.config.errors import ScratchbookError
 from scratchbook.training.batches import epoch_order, sample_rows
 from scratchbook.training.run import RunFiles, train_run
-from scratchbook.training.state import Progress, RunState
+from scratchbook.training.state import Progress, RunState, check_space
 
 DENSE = {
     "class_name": "Dense",
@@ -69,7 +69,7 @@ def data() -> Data:
 def train(
     folder: Path, data: Data, spec: dict[str, Any], *, precision: str = "float32",
     stop_after: int | None = None, lines: list[str] | None = None, threads: int = 1, seed: int = 3,
-    initial_run: Path | None = None,
+    initial_run: Path | None = None, cpu: str = "a CPU",
 ) -> dict[str, Any] | None:  # fmt: skip
     """One run into `folder`; with `stop_after` it dies in the epoch after that one."""
 
@@ -89,8 +89,8 @@ def train(
         train_run(
             spec, seed, data, files,
             identity={"notebook": "n", "experiment": "e"}, keep_epochs={2}, precision=precision,
-            hardware={"threads": threads}, code=folder, initial_run=initial_run, say=told.append,
-            on_batch=on_batch,
+            hardware={"threads": threads, "cpu": cpu, "gpus": []}, code=folder,
+            initial_run=initial_run, say=told.append, on_batch=on_batch,
         )  # fmt: skip
     except Killed:
         return None
@@ -480,6 +480,22 @@ def test_the_disk_that_a_run_needs_is_said_and_must_be_free(
         train(tmp_path / "tight", data, SPEC)
 
 
+def test_the_largest_network_of_the_seeds_does_not_fill_a_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """109,082,179 parameters in 115 epochs, with Adam: 50 GB if every epoch were kept."""
+    weights = 4 * 109_082_179
+    disk = SimpleNamespace(total=10**11, used=0, free=5 * 10**10)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: disk)
+    lines: list[str] = []
+    check_space(tmp_path, weights, 3 * weights, 115, 7, lines.append)
+    assert lines == [
+        "disk: 12.2 GB at most: up to 9 checkpoints of 436.3 MB, and states of 1.3 GB; 50.0 GB free"
+    ]
+    with pytest.raises(ScratchbookError, match=r"50\.0 GB for a run that takes 104\.7 GB at most"):
+        check_space(tmp_path, weights, 3 * weights, 115, 115, print)
+
+
 def test_a_clock_that_goes_backwards_changes_nothing(
     tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -593,6 +609,31 @@ def test_run_json_tells_what_the_run_was_made_from(
     monkeypatch.setattr(metadata, "version", lambda n: "0.0" if n == "h5py" else version(n))
     assert first["packages"]["h5py"] == version("h5py")
     assert record("other")["packages"]["h5py"] == "0.0"
+
+
+def test_a_state_made_by_other_code_is_not_gone_on_with(
+    tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    module = ModuleType("scratchbook.edited")
+    module.__file__ = str(tmp_path / "edited.py")
+    monkeypatch.setitem(sys.modules, "scratchbook.edited", module)
+    (tmp_path / "edited.py").write_text("rate = 1")
+    train(tmp_path, data, SPEC, stop_after=1, lines=lines)
+    train(tmp_path, data, SPEC, stop_after=2, lines=lines)
+    assert lines.count("going on after epoch 1") == 1
+    (tmp_path / "edited.py").write_text("rate = 2")
+    train(tmp_path, data, SPEC, lines=lines)
+    assert any(line.startswith("starting anew") and "code" in line for line in lines)
+
+
+def test_going_on_with_what_another_machine_has_begun_is_said(tmp_path: Path, data: Data) -> None:
+    lines: list[str] = []
+    train(tmp_path, data, SPEC, stop_after=1, lines=lines, cpu="an old one")
+    train(tmp_path, data, SPEC, stop_after=2, lines=lines, cpu="an old one")
+    assert not any("another machine" in line for line in lines)
+    train(tmp_path, data, SPEC, lines=lines, cpu="a new one")
+    assert any("another machine (an old one, GPUs []; this one: a new one" in x for x in lines)
 
 
 def test_a_state_made_with_another_version_of_keras_is_not_gone_on_with(

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from importlib import metadata
 from pathlib import Path
@@ -64,6 +65,16 @@ def describe_packages() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return versions
+
+
+def hash_code() -> str:
+    """The sha256 over the sources of this package's modules that this process has imported."""
+    modules = {name: sys.modules[name] for name in sys.modules if name.startswith("scratchbook.")}
+    files = {name: module.__file__ for name, module in modules.items() if module.__file__}
+    digest = hashlib.sha256()
+    for name in sorted(files):
+        digest.update(name.encode() + Path(files[name]).read_bytes())
+    return digest.hexdigest()
 
 
 def describe_git(folder: Path) -> dict[str, Any]:

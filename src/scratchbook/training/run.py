@@ -123,6 +123,7 @@ def train_run(
         "backend": keras.backend.backend(),
         "threads": hardware["threads"],
         "packages": packages,
+        "code": provenance.hash_code(),
         "keep_epochs": sorted(keep_epochs),
         "initial": provenance.hash_arrays(_weights(model)),
     }
@@ -134,6 +135,13 @@ def train_run(
         )  # fmt: skip
     progress = _restore(state, model, say)
     progress.started = progress.started or started
+    machine = f"{hardware['cpu']}, GPUs {hardware['gpus']}"
+    if progress.machine not in ("", machine):
+        say(
+            f"the epochs before were trained on another machine ({progress.machine}; this one: "
+            f"{machine}): the last digits may not be those of an uninterrupted run"
+        )
+    progress.machine = machine
     earlier = progress.wall_seconds  # of attempts that ended early, up to the last saved epoch
     callbacks = _callbacks(spec, model, progress.history)
     images, labels = prepared.images, prepared.labels

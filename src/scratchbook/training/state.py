@@ -36,6 +36,7 @@ class Progress:
     history: list[dict[str, float]] = field(default_factory=list)
     checkpoints: dict[int, str] = field(default_factory=dict)  # epoch: sha256 of the weights file
     started: str = ""  # the first attempt, ISO 8601
+    machine: str = ""  # that trained the newest epoch
     wall_seconds: float = 0.0  # of all attempts, until this epoch was saved
     training_seconds: float = 0.0
     stopped: bool = False
