@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 from projects import NOTEBOOK, REPOSITORY, make_project, snakemake
 from result_trees import make_page, make_results
 from scratchbook.comparison import compare, write_comparison
+from scratchbook.config.errors import ScratchbookError
 from scratchbook.evaluation import write_metrics
 from scratchbook.report import write_chapter, write_page
 
@@ -48,6 +50,15 @@ def test_a_diverging_run_leaves_the_others_and_a_page_that_says_so(tmp_path: Pat
     assert not (project / "report.partial.html").exists()
 
 
+def rendered(page: dict[str, Any], results: Path) -> tuple[str, str]:
+    """report.html and notebook.md of a page's results, compared."""
+    folder = results / page["name"]
+    write_comparison(compare(page, results, resamples=20), folder)
+    write_chapter(page, results, folder)
+    write_page([page], results, REPOSITORY / "report", results / "report.html", "snakemake")
+    return (results / "report.html").read_text("utf-8"), (folder / "notebook.md").read_text("utf-8")
+
+
 def test_a_run_that_answers_with_nan_has_a_row_that_says_so_beside_the_others(
     tmp_path: Path,
 ) -> None:
@@ -59,20 +70,24 @@ def test_a_run_that_answers_with_nan_has_a_row_that_says_so_beside_the_others(
             for split in ("train", "validation", "test"):
                 file[f"best/{split}/logits"][:] = np.nan
         write_metrics(run / "predictions.h5", run / "metrics.json")
-    write_comparison(compare(page, tmp_path, resamples=20), folder)
+    html, text = rendered(page, tmp_path)
     rows = pd.read_csv(folder / "compare.csv").set_index("experiment")
     assert rows.loc["train2", "status"].startswith("failed: seed 0 best/train: the logits of 400")
     assert rows.loc[["train1", "train3"], "status"].eq("complete").all()
     assert len(pd.read_csv(folder / "comparisons.csv")) == 1
-
-    write_chapter(page, tmp_path, folder)
-    write_page([page], tmp_path, REPOSITORY / "report", tmp_path / "report.html", "snakemake")
-    html = (tmp_path / "report.html").read_text(encoding="utf-8")
-    text = (folder / "notebook.md").read_text(encoding="utf-8")
     for said in (html, text):
         assert "NAN" in said
         assert "The net no longer answers with numbers" in said
         assert "the logits of 200 of 200 images are NaN or infinite" in said
+
+
+def test_a_history_of_no_bytes_is_named_and_the_other_runs_stand(tmp_path: Path) -> None:
+    page = make_page()
+    history = make_results(tmp_path, page) / "train2/seed0/history.csv"
+    history.write_text("")
+    html, text = rendered(page, tmp_path)
+    for said in (html, text):
+        assert f"seed 0 cannot be read ({history}: No columns to parse from file; remove it" in said
 
 
 def test_results_that_cannot_be_written_are_one_readable_message(tmp_path: Path) -> None:
@@ -97,3 +112,35 @@ def test_results_that_cannot_be_written_are_one_readable_message(tmp_path: Path)
     assert answer.returncode != 0
     assert "cannot write under results: Read-only file system" in answer.stderr
     assert "Traceback" not in answer.stderr
+
+
+def test_a_test_split_of_one_class_is_compared_and_shown(tmp_path: Path) -> None:
+    page = make_page()
+    folder = make_results(tmp_path, page, classes=("dark", "light"))
+    for predictions in folder.glob("*/*/predictions.h5"):
+        with h5py.File(predictions, "r+") as file:
+            file["best/test/labels"][:] = file["last/test/labels"][:] = 0
+        write_metrics(predictions, predictions.with_name("metrics.json"))
+    html, _ = rendered(page, tmp_path)
+    rows = pd.read_csv(folder / "compare.csv")
+    assert rows["status"].eq("complete").all()
+    assert rows["test_accuracy"].between(0, 1).all()
+    assert "PRIOR-COLLAPSE" not in html
+
+
+def test_a_run_without_test_images_is_refused_and_its_row_says_so(tmp_path: Path) -> None:
+    page = make_page(seeds=(0,))
+    folder = make_results(tmp_path, page)
+    run = folder / "train2/seed0"
+    with h5py.File(run / "predictions.h5", "r+") as file:
+        for when in ("best", "last"):
+            for key in ("logits", "labels", "index"):
+                none = file[f"{when}/test/{key}"][:0]
+                del file[f"{when}/test/{key}"]
+                file[f"{when}/test/{key}"] = none
+    with pytest.raises(ScratchbookError, match="best/test holds no image"):
+        write_metrics(run / "predictions.h5", run / "metrics.json")
+    rendered(page, tmp_path)
+    status = pd.read_csv(folder / "compare.csv").set_index("experiment")["status"]
+    assert "best/test holds no image" in status["train2"]
+    assert status["train1"] == status["train3"] == "complete"

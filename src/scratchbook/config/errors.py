@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+MOST = 60  # names that a message lists
+
 
 class ScratchbookError(ValueError):
     """What the user gave cannot be used; the message names it and says what would do."""
@@ -16,4 +18,5 @@ def nearest(given: object, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(str(given), names, n=1)
     if close:
         return f"did you mean {close[0]!r}?"
-    return "known: " + ", ".join(names)
+    more = f", … ({len(names):,} in all)" if len(names) > MOST else ""
+    return "known: " + ", ".join(names[:MOST]) + more
