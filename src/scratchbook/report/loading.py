@@ -217,7 +217,7 @@ def _load_experiment(
         place = folder / declared["name"] / f"seed{seed}"
         try:
             record = json.loads((place / "run.json").read_text(encoding="utf-8"))
-            history = pd.read_csv(place / "history.csv")
+            history = _read_history(place / "history.csv")
         except FileNotFoundError as error:
             absent = f"seed {seed} is missing ({Path(str(error.filename)).name} is not there)"
             log = folder.parent / "logs" / folder.name / declared["name"] / place.name / "train.log"
@@ -234,6 +234,13 @@ def _load_experiment(
         missing += [f"seed {seed} {text}" for text in (metrics or {}).get("trouble", [])]
         runs.append(Run(seed, place, record, history, metrics))
     return Experiment(declared, runs, missing, row)
+
+
+def _read_history(file: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(file)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}; remove it, and the run is trained again") from None
 
 
 def _end_of_log(log: Path) -> str:
