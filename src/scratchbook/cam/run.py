@@ -62,6 +62,7 @@ def map_run(
         choices["method"],
         output,
         None,
+        target=choices["target"],
         seed=run["seed"],
     )
     say(f"Grad-CAM of {len(rows)} images in epochs {', '.join(map(str, wanted))}")
