@@ -2,6 +2,7 @@
 (() => {
   const root = document.documentElement;
   const all = (selector, from = document) => Array.from(from.querySelectorAll(selector));
+  const words = JSON.parse(document.body.dataset.words);
   root.classList.add("scripted");
 
   // Theme: the system's, until the reader says otherwise.
@@ -9,8 +10,8 @@
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : dark.matches);
   const tell = () => {
-    theme.textContent = isDark() ? "Light" : "Dark";
-    theme.setAttribute("aria-label", `Switch to the ${isDark() ? "light" : "dark"} theme`);
+    theme.textContent = isDark() ? words.light : words.dark;
+    theme.setAttribute("aria-label", isDark() ? words.to_light : words.to_dark);
     theme.removeAttribute("aria-pressed");
   };
   theme.addEventListener("click", () => { root.dataset.theme = isDark() ? "light" : "dark"; tell(); });
@@ -82,7 +83,7 @@
         const rows = [...table.tHead.rows, ...Array.from(table.tBodies).flatMap(rowsOf)];
         await copy(formats[button.dataset.copy](rows.map(shown)));
         button.focus();
-        status.textContent = "Copied.";
+        status.textContent = words.copied;
       });
     }
     const differences = tools.querySelector("[data-differences]");
@@ -102,9 +103,9 @@
   const close = document.createElement("button");
   const view = document.createElement("div");
   close.type = "button";
-  close.textContent = "Close";
+  close.textContent = words.close;
   close.addEventListener("click", () => dialog.close());
-  dialog.setAttribute("aria-label", "Enlarged figure");
+  dialog.setAttribute("aria-label", words.enlarged);
   dialog.append(close, view);
   dialog.addEventListener("close", () => view.replaceChildren());
   document.body.append(dialog);
@@ -112,7 +113,7 @@
     const button = document.createElement("button");
     button.type = "button";
     button.className = "zoom";
-    button.textContent = "Enlarge";
+    button.textContent = words.enlarge;
     button.addEventListener("click", () => {
       const drawing = figure.querySelector("svg").cloneNode(true);
       drawing.querySelector("defs")?.remove(); // ids stay unique: it uses the pictures on the page

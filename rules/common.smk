@@ -193,6 +193,14 @@ def template_files():
     return sorted(str(path) for path in (ROOT / "report").glob("*.*"))
 
 
+def catalogs():
+    """The translations of what the page says, in another language than English."""
+    language = PROJECT.settings.language
+    if language == "en":
+        return []
+    return str(ROOT / f"src/scratchbook/locale/{language}/LC_MESSAGES/scratchbook.po")
+
+
 def config_files():
     """What was declared; the page shows it."""
     notebooks = [f"config/notebooks/{name}.yaml" for name in PROJECT.notebooks]

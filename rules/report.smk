@@ -7,6 +7,7 @@ rule write_notebook:
         runs=evaluated_runs,
         maps=mapped_runs,
         data=dataset_of,
+        catalogs=catalogs(),
         code=stage_code("write_notebook.py"),
     output:
         notebook=report(
@@ -36,6 +37,7 @@ rule write_report:
         notebooks=[f"{RESULTS}/{name}/notebook.md" for name in PROJECT.notebooks],
         figures=[f"{RESULTS}/{name}/figures" for name in PROJECT.notebooks],
         templates=template_files(),
+        catalogs=catalogs(),
         config=config_files(),
         requirements=str(ROOT / "requirements.txt"),
         code=stage_code("write_report.py"),

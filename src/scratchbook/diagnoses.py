@@ -20,19 +20,22 @@ from scratchbook.comparison.runs import read_json
 from scratchbook.comparison.tables import Comparison
 from scratchbook.config.diagnoses import CODES, Thresholds
 from scratchbook.config.errors import ScratchbookError
+from scratchbook.language import mark, tr, tr_n
 
 ADVICE = MappingProxyType(
     {
-        "NAN": "Lower the learning rate, and look for images or labels that are not numbers.",
-        "PRIOR-COLLAPSE": "Lower the learning rate, try Adam, or take layers out until it learns.",
-        "SATURATED": "Scale the images to 0–1, lower the first steps, or use another start.",
-        "OVERFIT": "Stop earlier, add dropout or augmentation, or train on more images.",
-        "UNDERTRAINED": "Train for more epochs, or raise the learning rate.",
-        "LR-TOO-HIGH": "Lower the learning rate by a factor of three to ten.",
-        "LEAK": "Remove the copies from the training split and train again.",
-        "SMALL-TEST": "Measure on more images, or claim only larger differences.",
-        "CHERRY-PICKED": "Choose the epoch on validation images and report the test images.",
-        "SEED-NOISE": "Run more seeds before believing the gain.",
+        "NAN": mark("Lower the learning rate, and look for images or labels that are not numbers."),
+        "PRIOR-COLLAPSE": mark(
+            "Lower the learning rate, try Adam, or take layers out until it learns."
+        ),
+        "SATURATED": mark("Scale the images to 0–1, lower the first steps, or use another start."),
+        "OVERFIT": mark("Stop earlier, add dropout or augmentation, or train on more images."),
+        "UNDERTRAINED": mark("Train for more epochs, or raise the learning rate."),
+        "LR-TOO-HIGH": mark("Lower the learning rate by a factor of three to ten."),
+        "LEAK": mark("Remove the copies from the training split and train again."),
+        "SMALL-TEST": mark("Measure on more images, or claim only larger differences."),
+        "CHERRY-PICKED": mark("Choose the epoch on validation images and report the test images."),
+        "SEED-NOISE": mark("Run more seeds before believing the gain."),
     }
 )
 
@@ -50,7 +53,7 @@ class Diagnosis:
 
     @property
     def advice(self) -> str:
-        return ADVICE[self.code]
+        return tr(ADVICE[self.code])
 
     @property
     def page(self) -> str:
@@ -109,7 +112,9 @@ def diagnose_run(experiment: str, folder: Path, limits: Thresholds) -> list[Diag
     if (folder / "metrics.json").exists():
         metrics = read_json(folder / "metrics.json", "was not evaluated")
         if "trouble" in metrics and "NAN" not in {one.code for one in found}:
-            said = f"The net no longer answers with numbers: {metrics['trouble'][0]}."
+            said = tr(
+                "The net no longer answers with numbers: {trouble}.", trouble=metrics["trouble"][0]
+            )
             found.append(Diagnosis("NAN", experiment, said, {"epoch": metrics["epoch"]}))
         measured = metrics["splits"].get(metrics["validation"])
         if measured:
@@ -181,9 +186,15 @@ def prior_collapse(
     return Diagnosis(
         "PRIOR-COLLAPSE",
         experiment,
-        f"Loss {loss:.4f} at accuracy {accuracy:.3f} is the entropy of the class prior "
-        f"({entropy:.4f}, largest class {majority:.1%}): the net answers how often each class "
-        "occurs and has learnt nothing from the images.",
+        tr(
+            "Loss {loss:.4f} at accuracy {accuracy:.3f} is the entropy of the class prior "
+            "({entropy:.4f}, largest class {majority:.1%}): the net answers how often each class "
+            "occurs and has learnt nothing from the images.",
+            loss=loss,
+            accuracy=accuracy,
+            entropy=entropy,
+            majority=majority,
+        ),
         {"val_loss": loss, "val_accuracy": accuracy, "entropy": entropy, "majority": majority},
     )
 
@@ -201,9 +212,14 @@ def saturated(
     return Diagnosis(
         "SATURATED",
         experiment,
-        f"Loss {loss:.4f} at accuracy {accuracy:.3f} is {each:.1f} nats on each wrong answer "
-        f"(a blind guess loses {math.log(classes):.2f}): the softmax is saturated and passes no "
-        "gradient.",
+        tr(
+            "Loss {loss:.4f} at accuracy {accuracy:.3f} is {each:.1f} nats on each wrong answer "
+            "(a blind guess loses {guess:.2f}): the softmax is saturated and passes no gradient.",
+            loss=loss,
+            accuracy=accuracy,
+            each=each,
+            guess=math.log(classes),
+        ),
         {"val_loss": loss, "val_accuracy": accuracy, "nats_per_error": each},
     )
 
@@ -216,7 +232,7 @@ def not_a_number(
     if not broken.any():
         return None
     epoch = int(history["epoch"][broken.argmax()])
-    message = f"The loss is not a number from epoch {epoch} on; the run diverged."
+    message = tr("The loss is not a number from epoch {epoch} on; the run diverged.", epoch=epoch)
     return Diagnosis("NAN", experiment, message, {"epoch": epoch})
 
 
@@ -242,9 +258,17 @@ def overfit(
     return Diagnosis(
         "OVERFIT",
         experiment,
-        f"After epoch {epoch} validation loss rises by {rise:.0%} ({loss[lowest]:.3f} to "
-        f"{loss[tail].mean():.3f}) while the gap between training and validation accuracy grows "
-        f"by {growth * 100:.1f} points to {gap[tail].mean() * 100:.1f}.",
+        tr(
+            "After epoch {epoch} validation loss rises by {rise:.0%} ({lowest:.3f} to {last:.3f}) "
+            "while the gap between training and validation accuracy grows by {growth:.1f} points "
+            "to {gap:.1f}.",
+            epoch=epoch,
+            rise=rise,
+            lowest=loss[lowest],
+            last=loss[tail].mean(),
+            growth=growth * 100,
+            gap=gap[tail].mean() * 100,
+        ),
         {"epoch": epoch, "val_loss_rise": rise, "gap_growth": growth},
     )
 
@@ -265,8 +289,14 @@ def undertrained(
     return Diagnosis(
         "UNDERTRAINED",
         experiment,
-        f"Validation loss still falls when training ends after {epochs} epochs: {last:.3f} over "
-        f"the last {window}, {before:.3f} over the {window} before.",
+        tr(
+            "Validation loss still falls when training ends after {epochs} epochs: {last:.3f} "
+            "over the last {window}, {before:.3f} over the {window} before.",
+            epochs=epochs,
+            last=last,
+            window=window,
+            before=before,
+        ),
         {"epochs": epochs, "gain": gain},
     )
 
@@ -285,18 +315,27 @@ def learning_rate_too_high(
     share = float(rises.mean())
     # a jump of a loss that is almost zero is noise, not a step too far
     if loss[jump + 1] >= limits.lr_spike * lowest[jump] and loss[jump + 1] - lowest[jump] > 0.1:
-        what = (
-            f"training loss jumps from {lowest[jump]:.3f} to {loss[jump + 1]:.3f} at epoch "
-            f"{int(history['epoch'][jump + 1])}"
+        what = tr(
+            "With learning rate {rate:g} training loss jumps from {low:.3f} to {high:.3f} at "
+            "epoch {epoch}.",
+            rate=rate,
+            low=lowest[jump],
+            high=loss[jump + 1],
+            epoch=int(history["epoch"][jump + 1]),
         )
     elif share >= limits.lr_share:
-        what = f"training loss rises in {rises.sum()} of {len(loss) - 1} epochs"
+        what = tr(
+            "With learning rate {rate:g} training loss rises in {n} of {epochs} epochs.",
+            rate=rate,
+            n=rises.sum(),
+            epochs=len(loss) - 1,
+        )
     else:
         return None
     return Diagnosis(
         "LR-TOO-HIGH",
         experiment,
-        f"With learning rate {rate:g} {what}.",
+        what,
         {"learning_rate": rate, "rising_share": share},
     )
 
@@ -310,8 +349,10 @@ def cherry_picked(page: dict[str, Any]) -> list[Diagnosis]:
         Diagnosis(
             "CHERRY-PICKED",
             "",
-            "The best epoch is chosen on the test images that are reported, so every figure is "
-            "too high by an unknown amount.",
+            tr(
+                "The best epoch is chosen on the test images that are reported, so every figure "
+                "is too high by an unknown amount."
+            ),
             {"experiments": chosen},
         )
     ]
@@ -327,9 +368,17 @@ def leak(duplicates: Sequence[Sequence[str]], limits: Thresholds) -> list[Diagno
         Diagnosis(
             "LEAK",
             "",
-            f"{len(across)} {'image is' if len(across) == 1 else 'images are'} in two splits, "
-            f"first {first[0]} ({first[1]}) and {first[2]} ({first[3]}): what is measured on them "
-            "was partly learnt by heart.",
+            tr_n(
+                "{n} image is in two splits, first {image} ({split}) and {other} "
+                "({other_split}): what is measured on them was partly learnt by heart.",
+                "{n} images are in two splits, first {image} ({split}) and {other} "
+                "({other_split}): what is measured on them was partly learnt by heart.",
+                len(across),
+                image=first[0],
+                split=tr(first[1]),
+                other=first[2],
+                other_split=tr(first[3]),
+            ),
             {"pairs": [list(pair) for pair in across]},
         )
     ]
@@ -349,9 +398,17 @@ def small_test(comparison: Comparison, limits: Thresholds) -> list[Diagnosis]:
         Diagnosis(
             "SMALL-TEST",
             "",
-            f"{close.sum()} of {len(pairs)} differences are smaller than their own margin of "
-            f"error: {images:,} {comparison.split} images show differences of about "
-            f"{comparison.detectable * 100:.1f} points, here they are {middle * 100:.1f}.",
+            tr(
+                "{close} of {pairs} differences are smaller than their own margin of error: "
+                "{images:,} {split} images show differences of about {detectable:.1f} points, "
+                "here they are {middle:.1f}.",
+                close=close.sum(),
+                pairs=len(pairs),
+                images=images,
+                split=tr(comparison.split),
+                detectable=comparison.detectable * 100,
+                middle=middle * 100,
+            ),
             {
                 "images": images,
                 "detectable": comparison.detectable,
@@ -379,8 +436,13 @@ def seed_noise(comparison: Comparison, limits: Thresholds) -> list[Diagnosis]:
             Diagnosis(
                 "SEED-NOISE",
                 str(name),
-                f"The gain of {gain * 100:.1f} points over {parent['experiment']} is no larger "
-                f"than what a seed changes (standard deviation {max(known) * 100:.1f} points).",
+                tr(
+                    "The gain of {gain:.1f} points over {parent} is no larger than what a seed "
+                    "changes (standard deviation {deviation:.1f} points).",
+                    gain=gain * 100,
+                    parent=parent["experiment"],
+                    deviation=max(known) * 100,
+                ),
                 {"gain": gain, "seed_deviation": max(known)},
             )
         )
@@ -401,8 +463,15 @@ def small_recorded(
     return Diagnosis(
         "SMALL-TEST",
         "",
-        f"{first:g} against {second:g} on {images:,} images: the difference of "
-        f"{abs(first - second) * 100:.1f} points is within the margin of {half * 100:.1f}.",
+        tr(
+            "{first:g} against {second:g} on {images:,} images: the difference of "
+            "{difference:.1f} points is within the margin of {margin:.1f}.",
+            first=first,
+            second=second,
+            images=images,
+            difference=abs(first - second) * 100,
+            margin=half * 100,
+        ),
         {"difference": abs(first - second), "margin": half, "images": images},
         recorded=True,
     )
@@ -439,8 +508,13 @@ def _recorded_overfit(
     return Diagnosis(
         "OVERFIT",
         experiment,
-        f"Training accuracy {train:g} against validation accuracy {validation:g}: a gap of "
-        f"{gap * 100:.0f} points.",
+        tr(
+            "Training accuracy {train:g} against validation accuracy {validation:g}: a gap of "
+            "{gap:.0f} points.",
+            train=train,
+            validation=validation,
+            gap=gap * 100,
+        ),
         {"gap": gap},
     )
 

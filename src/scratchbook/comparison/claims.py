@@ -12,8 +12,16 @@ import pandas as pd
 
 from scratchbook.config.claims import METRICS, Binding, bindings, typed_numbers
 from scratchbook.config.errors import ScratchbookError, nearest
+from scratchbook.language import mark, tr
 
 WHOLE = {"best_epoch", "epochs", "parameters", "seconds"}
+STATUSES = (
+    mark("measured"),
+    mark("differs from recorded"),
+    mark("not measured"),
+    mark("unbound"),
+    mark("words"),
+)
 
 
 @dataclass(frozen=True)
@@ -75,11 +83,16 @@ def resolve_claim(
             here = f"{first.value:.{digits}f}"
             if float(here) == recorded:
                 here = f"{first.value:.{digits + 2}f}"
-            message = f"recorded {recorded:.{digits}f}, measured {here}"
+            message = tr(
+                "recorded {recorded}, measured {measured}",
+                recorded=f"{recorded:.{digits}f}", measured=here,
+            )  # fmt: skip
             return Claim(shown, "differs from recorded", message, bound)
     typed = typed_numbers(text, settings)
     if typed:
-        return Claim(shown, "unbound", f"{', '.join(typed)} bound to no run", bound)
+        return Claim(
+            shown, "unbound", tr("{numbers} bound to no run", numbers=", ".join(typed)), bound
+        )
     return Claim(shown, "measured" if bound else "words", "", bound)
 
 
@@ -100,10 +113,12 @@ def _bind(binding: Binding, table: dict[str, dict[Hashable, Any]], text: str) ->
     value = float(table[binding.experiment][binding.metric])
     if math.isnan(value):
         status = table[binding.experiment]["status"]
-        trouble = f"{binding.experiment}.{binding.metric} was not measured ({status})"
-        return Bound(
-            binding.text, binding.experiment, binding.metric, None, "not measured", trouble
-        )
+        trouble = tr(
+            "{experiment}.{metric} was not measured ({status})",
+            experiment=binding.experiment, metric=binding.metric, status=status,
+        )  # fmt: skip
+        absent = tr("not measured")
+        return Bound(binding.text, binding.experiment, binding.metric, None, absent, trouble)
     try:
         plain = f"{value:,.0f}" if binding.metric in WHOLE else f"{value:.4g}"
         whole = round(value) if binding.format.endswith("d") else value

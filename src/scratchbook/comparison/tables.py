@@ -35,7 +35,7 @@ from scratchbook.comparison.statistics import (
     seed_spreads,
     summarise,
 )
-from scratchbook.comparison.verdict import verdict
+from scratchbook.comparison.verdict import COVERS_BOTH, COVERS_IMAGES, pair_verdict
 from scratchbook.config.errors import ScratchbookError
 from scratchbook.evaluation import LEVEL
 
@@ -94,7 +94,6 @@ PAIR_COLUMNS = [
     "better",
     "verdict",
 ]
-COVERS_BOTH = "images and seeds"
 
 
 @dataclass(frozen=True)
@@ -291,23 +290,7 @@ def _pairs(
     wins = clear & (table["p_holm"] < round(1 - level, 9))
     winner = table["second"].where(table["difference"] > 0, table["first"])
     table["better"] = winner.where(wins, "")
-    table["verdict"] = [
-        verdict(
-            row["first"],
-            row["second"],
-            row["difference"],
-            row["low"],
-            row["high"],
-            row["p_holm"],
-            images=row["images"],
-            seeds=min(row["first_seeds"], row["second_seeds"]),
-            seeds_covered=row["covers"] == COVERS_BOTH,
-            needed=row["images_needed"],
-            comparisons=len(table),
-            level=level,
-        )
-        for row in table.to_dict("records")
-    ]
+    table["verdict"] = [pair_verdict(row, len(table), level) for row in table.to_dict("records")]
     return table
 
 
@@ -350,4 +333,4 @@ def _mean(values: list[float]) -> float:
 
 def _covers(seeds_known: bool) -> str:
     """What an interval takes into account, given what is known of the seeds."""
-    return COVERS_BOTH if seeds_known else "images (one seed)"
+    return COVERS_BOTH if seeds_known else COVERS_IMAGES

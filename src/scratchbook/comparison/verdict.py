@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from scratchbook.evaluation import LEVEL
+from scratchbook.language import mark, tr
+
+COVERS_BOTH = mark("images and seeds")
+COVERS_IMAGES = mark("images (one seed)")
 
 
 def verdict(
@@ -30,35 +36,75 @@ def verdict(
     seeds would). A difference is claimed where both the interval and the p-value leave out zero.
     """
     if not math.isfinite(difference):
-        return f"{first} and {second} cannot be compared: one of them has no result"
+        return tr(
+            "{first} and {second} cannot be compared: one of them has no result",
+            first=first, second=second,
+        )  # fmt: skip
     better = second if difference > 0 else first
     if difference < 0:
         difference, low, high = -difference, -high, -low
-    shown = f"{difference * 100:+.1f} points [{low * 100:.1f}, {high * 100:.1f}]"
+    shown = tr(
+        "{difference:+.1f} points [{low:.1f}, {high:.1f}]",
+        difference=difference * 100, low=low * 100, high=high * 100,
+    )  # fmt: skip
     clear = low > 0 or high < 0
     if clear and p < round(1 - level, 9):
         if not seeds_covered:
-            return (
-                f"{better}'s run is better: {shown}; with one seed it may be the seed, "
-                "not the change"
-            )
-        return f"{better} is better: {shown}"
-    sample = f"{images:,} images" + (f" and {seeds} seeds" if seeds > 1 else "")
+            return tr(
+                "{better}'s run is better: {shown}; with one seed it may be the seed, not the "
+                "change",
+                better=better, shown=shown,
+            )  # fmt: skip
+        return tr("{better} is better: {shown}", better=better, shown=shown)
+    sample = tr("{images:,} images", images=images)
+    if seeds > 1:
+        sample = tr("{images:,} images and {seeds} seeds", images=images, seeds=seeds)
     if difference == 0:
-        return f"no difference: {first} and {second} got equally many of {images:,} images right"
+        return tr(
+            "no difference: {first} and {second} got equally many of {images:,} images right",
+            first=first, second=second, images=images,
+        )  # fmt: skip
     if clear and comparisons > 1:
-        return (
-            f"no difference that {sample} could show among {comparisons:,} comparisons "
-            f"({better} {shown} taken alone)"
-        )
+        return tr(
+            "no difference that {sample} could show among {comparisons:,} comparisons "
+            "({better} {shown} taken alone)",
+            sample=sample, comparisons=comparisons, better=better, shown=shown,
+        )  # fmt: skip
     if math.isinf(needed):
-        return f"no difference that {sample} could show; more seeds are needed, not more images"
+        return tr(
+            "no difference that {sample} could show; more seeds are needed, not more images",
+            sample=sample,
+        )
     if needed <= images:
-        return f"no difference that {sample} could show; it is at the edge of what they can"
-    return f"no difference that {sample} could show; about {_rounded(needed)} would be needed"
+        return tr(
+            "no difference that {sample} could show; it is at the edge of what they can",
+            sample=sample,
+        )
+    return tr(
+        "no difference that {sample} could show; about {needed:,} images would be needed",
+        sample=sample, needed=_rounded(needed),
+    )  # fmt: skip
 
 
-def _rounded(images: float) -> str:
+def pair_verdict(pair: Mapping[Any, Any], comparisons: int, level: float = LEVEL) -> str:
+    """The verdict on a row of comparisons.csv, among as many `comparisons`."""
+    return verdict(
+        pair["first"],
+        pair["second"],
+        pair["difference"],
+        pair["low"],
+        pair["high"],
+        pair["p_holm"],
+        images=pair["images"],
+        seeds=min(pair["first_seeds"], pair["second_seeds"]),
+        seeds_covered=pair["covers"] == COVERS_BOTH,
+        needed=pair["images_needed"],
+        comparisons=comparisons,
+        level=level,
+    )
+
+
+def _rounded(images: float) -> int:
     """Two digits: 8,734 is said as 8,800 (up, so that it is enough)."""
     unit = 10 ** max(0, math.floor(math.log10(images)) - 1)
-    return f"{math.ceil(images / unit) * unit:,}" + " images"
+    return math.ceil(images / unit) * unit

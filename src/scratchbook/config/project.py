@@ -92,10 +92,12 @@ class Project:
     def command(self) -> str:
         """The command that makes these results again."""
         chosen = self.settings
+        language = f" language={chosen.language}" if chosen.language != "en" else ""
         smoke = " smoke=true" if chosen.smoke else ""
         return (
             f"snakemake --cores all --config 'notebooks=[{','.join(chosen.notebooks)}]' "
-            f"'seeds=[{','.join(map(str, chosen.seeds))}]' precision={chosen.precision}{smoke}"
+            f"'seeds=[{','.join(map(str, chosen.seeds))}]' precision={chosen.precision}"
+            f"{language}{smoke}"
         )
 
     def trial(self, notebook: str) -> dict[str, Any]:
@@ -129,6 +131,7 @@ class Project:
         trial = self.trial(notebook)
         return {
             **trial,
+            "language": self.settings.language,
             "title": declared.title or notebook,
             "goal": declared.goal,
             "lang": declared.lang,

@@ -27,6 +27,9 @@ class Settings(Strict):
     precision: Literal["float32", "mixed_bfloat16", "auto"] = "auto"
     """`auto` is `mixed_bfloat16` where the hardware multiplies bf16 natively, else `float32`."""
 
+    language: Literal["en", "zh"] = "en"
+    """The language of all that the page and notebook.md say beside your own words."""
+
     @field_validator("notebooks", "seeds")
     @classmethod
     def _no_repeats(cls, values: list) -> list:

@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from scratchbook.comparison.changes import entry_text, layer_diff, value_text
+from scratchbook.language import tr
 
 WIDTH = 65  # of keras 2's `model.summary()`, which the seeds' tables were printed with
 COLUMNS = (29, 55, 65)  # its column ends: 45 %, 85 % and all of the width
@@ -91,8 +92,8 @@ def settings(spec: dict[str, Any]) -> dict[str, str]:
         if isinstance(value, list):
             flat[key] = ", ".join(map(value_text, value))
         elif value is not None or key == "train_samples":
-            flat[key] = "all" if value is None else value_text(value)
-    return {key: value or "none" for key, value in flat.items()}
+            flat[key] = tr("all") if value is None else value_text(value)
+    return {key: value or tr("none") for key, value in flat.items()}
 
 
 SETTINGS = (
@@ -105,7 +106,8 @@ def setting_diff(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[st
     """The hyper-parameters that two resolved specs do not share: (key, before, after)."""
     old, new = settings(before), settings(after)
     keys = [key for key in SETTINGS if old.get(key) != new.get(key)]
-    return [(key, old.get(key, "not set"), new.get(key, "not set")) for key in keys]
+    absent = tr("not set")
+    return [(key, old.get(key, absent), new.get(key, absent)) for key in keys]
 
 
 def _row(*cells: object) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.cluster.hierarchy import leaves_list, linkage
 
+from scratchbook.language import speaking
 from scratchbook.report import figures, pictures
 from scratchbook.report.grids import draw_responses
 from scratchbook.report.loading import (
@@ -33,22 +34,23 @@ def write_chapter(
     """Writes `output_dir`/figures/*.svg and `output_dir`/notebook.md.
 
     Args:
-        page: the notebook's text and resolved specs.
+        page: the notebook's text and resolved specs; `language` is that of all that is said.
         results: the folder that holds {notebook}/ and data/.
         output_dir: results/{notebook}, or any other folder.
         tables: the folder of {notebook}/compare.csv; `results` unless given.
     """
-    notebook = load_notebook(page, results, tables)
-    folder = Path(output_dir) / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
-    drawn = dict(draw_figures(notebook, Path(results) / "data" / f"{page['dataset']}.h5"))
-    for old in folder.glob("*.svg"):
-        if old.stem not in drawn:
-            old.unlink()
-    for name, svg in drawn.items():
-        (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
-    text = notebook_markdown(notebook, drawn)
-    (Path(output_dir) / "notebook.md").write_text(text, encoding="utf-8")
+    with speaking(str(page.get("language", "en"))):
+        notebook = load_notebook(page, results, tables)
+        folder = Path(output_dir) / "figures"
+        folder.mkdir(parents=True, exist_ok=True)
+        drawn = dict(draw_figures(notebook, Path(results) / "data" / f"{page['dataset']}.h5"))
+        for old in folder.glob("*.svg"):
+            if old.stem not in drawn:
+                old.unlink()
+        for name, svg in drawn.items():
+            (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
+        text = notebook_markdown(notebook, drawn)
+        (Path(output_dir) / "notebook.md").write_text(text, encoding="utf-8")
 
 
 def draw_figures(notebook: Notebook, data: Path) -> dict[str, str]:

@@ -21,6 +21,9 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.style import context as style_context
 
+from scratchbook.language import mark, tr
+from scratchbook.report.wording import metric_name, split_name
+
 SVG = "http://www.w3.org/2000/svg"
 XLINK = "http://www.w3.org/1999/xlink"
 INK = "#010203"  # stands for the colour of the text around the figure
@@ -76,8 +79,11 @@ def curves(histories: dict[int, pd.DataFrame], best: dict[int, int], key: str, s
             if len(at):
                 axes.plot(x[at], held[at], "o", ms=6, mfc="none", mec=ACCENT, mew=1.2)
             if i == 0 and len(x):
-                ends = [(x[-1], train[-1], "train", INK), (x[-1], held[-1], split, ACCENT)]
-        _finish(axes, "epoch", key)
+                ends = [
+                    (x[-1], train[-1], split_name("train"), INK),
+                    (x[-1], held[-1], split_name(split), ACCENT),
+                ]
+        _finish(axes, tr("epoch"), metric_name(key))
         axes.margins(x=0.02, y=0.08)
         _label_ends(axes, ends)
         return _svg(figure, _curves_alt(histories, best, key, split))
@@ -111,13 +117,20 @@ def forest(rows: Sequence[dict[str, Any]], metric: str, baseline: str | None) ->
         axes.set_yticks(range(len(rows)), [row["experiment"] for row in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.spines["left"].set_visible(False)
-        _finish(axes, f"{metric.replace('_', ' ')}, %", "", grid="x")
+        _finish(axes, f"{metric_name(metric)}, %", "", grid="x")
         said = [
             f"{row['experiment']} {_percent(row['value'])}"
             f" [{_percent(row['low'])}, {_percent(row['high'])}]"
             for row in rows
         ]
-        return _svg(figure, f"{metric.replace('_', ' ')} with 95 % intervals: " + "; ".join(said))
+        return _svg(
+            figure,
+            tr(
+                "{metric} with 95 % intervals: {rows}",
+                metric=metric_name(metric),
+                rows="; ".join(said),
+            ),
+        )
 
 
 Point = tuple[tuple[Any, ...], float, float | None, float | None]
@@ -146,7 +159,7 @@ def response(points: Sequence[Point], path: str, metric: str) -> str:
                 axes.plot([at, at], [100 * low, 100 * high], color=ACCENT, lw=1.6)
         means = [100 * mean for _, mean, _, _ in points]
         axes.plot(x, means, "o", color=ACCENT, ms=5, ls="-" if numeric else "none", lw=0.8)
-        _finish(axes, path, f"{metric.replace('_', ' ')}, %")
+        _finish(axes, path, f"{metric_name(metric)}, %")
         return _svg(figure, _response_alt(points, [path], metric))
 
 
@@ -194,20 +207,28 @@ def reliability(bins: Sequence[dict[str, Any]], ece: float) -> str:
             axes.scatter(x, y, s=14 + 60 * n / n.max(), color=ACCENT, lw=0)
         axes.set_xlim(0, 1.02)
         axes.set_ylim(0, 1.05)
-        _finish(axes, "confidence", "accuracy")
+        _finish(axes, tr("confidence"), tr("accuracy"))
         said = "; ".join(
-            f"{b['confidence']:.2f} stated, {b['accuracy']:.2f} right, {b['n']} images"
+            tr(
+                "{stated:.2f} stated, {right:.2f} right, {images} images",
+                stated=b["confidence"],
+                right=b["accuracy"],
+                images=b["n"],
+            )
             for b in filled
         )
-        return _svg(figure, f"Reliability, expected calibration error {ece:.3f}: {said}")
+        return _svg(
+            figure,
+            tr("Reliability, expected calibration error {ece:.3f}: {bins}", ece=ece, bins=said),
+        )
 
 
 DRIFT_LINES = {  # what maps are compared with → the line's label and dashes
-    "previous": ("epoch before", "-"),
-    "other_seed": ("another seed", (0, (5, 2))),
-    "untrained": ("untrained net", (0, (2, 2))),
-    "random_head": ("random head", (0, (5, 2, 1, 2))),
-    "other_images": ("other images", (0, (1, 2))),
+    "previous": (mark("epoch before"), "-"),
+    "other_seed": (mark("another seed"), (0, (5, 2))),
+    "untrained": (mark("untrained net"), (0, (2, 2))),
+    "random_head": (mark("random head"), (0, (5, 2, 1, 2))),
+    "other_images": (mark("other images"), (0, (1, 2))),
 }
 
 
@@ -236,17 +257,24 @@ def drift(table: pd.DataFrame, measure: str = "spearman") -> str:
                 x[shown], y[shown], color=color, ls=dashes, lw=1.8 if ours else 1.0,
                 marker="o" if ours else None, ms=3.5, alpha=1 if ours else 0.8,
             )  # fmt: skip
-            ends.append((x[shown][-1], y[shown][-1], label, color))
+            ends.append((x[shown][-1], y[shown][-1], tr(label), color))
             numbers = ", ".join(
-                f"{value:.2f} at epoch {epoch:.0f}"
+                tr("{value:.2f} at epoch {epoch:.0f}", value=value, epoch=epoch)
                 for epoch, value in zip(x[shown], y[shown], strict=True)
             )
-            said.append(f"with the {label}: {numbers}" if ours else f"{label}: {numbers}")
+            said.append(f"{tr(label)}: {numbers}")
         axes.axhline(0, color=INK, alpha=0.35, lw=0.6)
-        _finish(axes, "epoch", "Spearman ρ" if measure == "spearman" else measure)
+        _finish(axes, tr("epoch"), "Spearman ρ" if measure == "spearman" else measure)
         axes.set_xticks(x)
         _label_ends(axes, ends)
-        return _svg(figure, f"{measure.capitalize()} correlation of the maps " + "; ".join(said))
+        return _svg(
+            figure,
+            tr(
+                "{measure} correlation of the maps with those of: {lines}",
+                measure=measure.capitalize(),
+                lines="; ".join(said),
+            ),
+        )
 
 
 def heatmap(confusion: Sequence[Sequence[int]], order: Sequence[int]) -> str:
@@ -257,11 +285,20 @@ def heatmap(confusion: Sequence[Sequence[int]], order: Sequence[int]) -> str:
         figure, axes = _panel(5.2, 5.2, left=0.09, bottom=0.09)
         # A square root lets the few mistakes be seen beside a full diagonal.
         axes.imshow(np.sqrt(share), cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
-        _finish(axes, "predicted class (clustered order)", "true class (clustered order)", grid="")
+        _finish(
+            axes,
+            tr("predicted class (clustered order)"),
+            tr("true class (clustered order)"),
+            grid="",
+        )
         right = float(np.trace(matrix) / max(matrix.sum(), 1))
         return _svg(
             figure,
-            f"Confusion matrix of {len(order)} classes, clustered: {_percent(right)} are right",
+            tr(
+                "Confusion matrix of {classes} classes, clustered: {right} are right",
+                classes=len(order),
+                right=_percent(right),
+            ),
         )
 
 
@@ -307,7 +344,7 @@ def _label_ends(axes: Axes, ends: list[tuple[float, float, str, str]]) -> None:
 
 
 def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.1f} %" if np.isfinite(fraction) else "unknown"
+    return f"{100 * fraction:.1f} %" if np.isfinite(fraction) else tr("unknown")
 
 
 def _in_order(values: list[Any]) -> list[Any]:
@@ -327,9 +364,11 @@ def _response_alt(points: Sequence[Point], paths: Sequence[str], metric: str) ->
         where = ", ".join(_told(value) for value in at)
         ends = "" if low is None or high is None else f" [{_percent(low)}, {_percent(high)}]"
         said.append(f"{where}: {_percent(mean)}{ends}")
-    return (
-        f"{metric.replace('_', ' ')} by {' and '.join(paths)}, with 95 % intervals: "
-        + "; ".join(said)
+    return tr(
+        "{metric} by {keys}, with 95 % intervals: {points}",
+        metric=metric_name(metric),
+        keys=", ".join(paths),
+        points="; ".join(said),
     )
 
 
@@ -341,15 +380,24 @@ def _curves_alt(
         if not len(history):
             continue
         last = history.iloc[-1]
-        text = (
-            f"seed {seed}: after epoch {last['epoch']:.0f} train {last[key]:.3f}, "
-            f"{split} {last[f'val_{key}']:.3f}"
+        text = tr(
+            "seed {seed}: after epoch {epoch:.0f} train {train:.3f}, {split} {held:.3f}",
+            seed=seed,
+            epoch=last["epoch"],
+            train=last[key],
+            split=split_name(split),
+            held=last[f"val_{key}"],
         )
         at = history[history["epoch"] == best.get(seed, -1)]
         if len(at):
-            text += f"; at the best epoch {best[seed]} {split} {at.iloc[0][f'val_{key}']:.3f}"
+            text += tr(
+                "; at the best epoch {epoch} {split} {held:.3f}",
+                epoch=best[seed],
+                split=split_name(split),
+                held=at.iloc[0][f"val_{key}"],
+            )
         said.append(text)
-    return f"{key.capitalize()} by epoch; " + "; ".join(said)
+    return tr("{metric} by epoch; {seeds}", metric=metric_name(key), seeds="; ".join(said))
 
 
 def _svg(figure: Figure, alt: str) -> str:

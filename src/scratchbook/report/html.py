@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from scratchbook.language import speaking, tr
 from scratchbook.report import wording
 from scratchbook.report.architecture import (
     setting_diff,
@@ -56,7 +57,7 @@ def write_page(
     """Writes report.html: every notebook a chapter, one file that needs nothing beside it.
 
     Args:
-        pages: the notebooks' text and resolved specs.
+        pages: the notebooks' text and resolved specs; the first one's `language` is the page's.
         results: the folder that holds {notebook}/ and data/.
         templates: the folder of page.html.j2, page.css and page.js.
         output: report.html.
@@ -69,32 +70,42 @@ def write_page(
 
     Warns of a page over 15 MB.
     """
-    notebooks = [load_notebook(page, results, tables) for page in pages]
-    views = [_chapter(notebook, results, Path(chapters or results)) for notebook in notebooks]
-    environment = Environment(
-        loader=FileSystemLoader(templates),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    for name in ("percent", "points", "count", "duration", "sentence"):
-        environment.filters[name] = getattr(wording, name)
-    css = (Path(templates) / "page.css").read_text(encoding="utf-8").strip()
-    script = (Path(templates) / "page.js").read_text(encoding="utf-8").strip()
-    html = environment.get_template("page.html.j2").render(
-        title=", ".join(str(page["title"] or page["name"]) for page in pages),
-        chapters=views,
-        policy=_policy(css, script),
-        css=Markup(css),
-        script=Markup(script),
-        data=Markup(embedded_json(_machine_readable(notebooks))),
-        command=command,
-        config=dict(config or {}),
-        requirements=requirements,
-        rules={rule: rules[rule] for rule in in_order(rules)} if rules else {},
-        rule_graph=Markup(inline(draw_rules(rules), "page:rules")) if rules else None,
-    )
+    language = str(pages[0].get("language", "en")) if pages else "en"
+    with speaking(language) as catalog:
+        notebooks = [load_notebook(page, results, tables) for page in pages]
+        views = [_chapter(notebook, results, Path(chapters or results)) for notebook in notebooks]
+        environment = Environment(
+            loader=FileSystemLoader(templates),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            extensions=["jinja2.ext.i18n"],
+        )
+        environment.policies["ext.i18n.trimmed"] = True
+        environment.install_gettext_translations(  # type: ignore[attr-defined]
+            catalog, newstyle=True
+        )
+        for name in (
+            "percent", "points", "count", "duration", "sentence", "metric_name", "split_name",
+        ):  # fmt: skip
+            environment.filters[name] = getattr(wording, name)
+        css = (Path(templates) / "page.css").read_text(encoding="utf-8").strip()
+        script = (Path(templates) / "page.js").read_text(encoding="utf-8").strip()
+        html = environment.get_template("page.html.j2").render(
+            language=language,
+            title=", ".join(str(page["title"] or page["name"]) for page in pages),
+            chapters=views,
+            policy=_policy(css, script),
+            css=Markup(css),
+            script=Markup(script),
+            data=Markup(embedded_json(_machine_readable(notebooks))),
+            command=command,
+            config=dict(config or {}),
+            requirements=requirements,
+            rules={rule: rules[rule] for rule in in_order(rules)} if rules else {},
+            rule_graph=Markup(inline(draw_rules(rules), "page:rules")) if rules else None,
+        )
     Path(output).write_text(html, encoding="utf-8")
     if len(html) > LARGE:
         warnings.warn(
@@ -240,25 +251,26 @@ def _facts(notebook: Notebook, data: dict[str, Any]) -> list[tuple[str, str]]:
     facts = []
     if runs:
         counts = runs[0].record["data"]["counts"]
-        images = ", ".join(f"{n:,} {split}" for split, n in counts.items() if n)
-        facts.append(("Data set", f"{title} ({images} images)"))
-        facts.append(("Run", wording.date(min(run.record["started"] for run in runs))))
+        images = ", ".join(f"{n:,} {wording.split_name(split)}" for split, n in counts.items() if n)
+        facts.append((tr("Data set"), tr("{title} ({images} images)", title=title, images=images)))
+        facts.append((tr("Run"), wording.date(min(run.record["started"] for run in runs))))
         gits = [git for run in runs if (git := run.record.get("git") or {}).get("commit")]
         if gits:
             commits = ", ".join(dict.fromkeys(git["commit"][:10] for git in gits))
             dirty = any(git.get("dirty") for git in gits)
-            facts.append(("Commit", commits + (", with uncommitted changes" if dirty else "")))
+            told = tr("{commits}, with uncommitted changes", commits=commits) if dirty else commits
+            facts.append((tr("Commit"), told))
         for hardware in _distinct([run.record["hardware"] for run in runs]):
             parts = [*hardware.get("gpus", []), str(hardware.get("cpu", ""))]
-            parts.append(f"{hardware.get('cores')} cores")
-            facts.append(("Hardware", ", ".join(part for part in parts if part)))
-        facts.append(("Computing time", wording.duration(
+            parts.append(tr("{n} cores", n=hardware.get("cores")))
+            facts.append((tr("Hardware"), ", ".join(part for part in parts if part)))
+        facts.append((tr("Computing time"), wording.duration(
             sum(run.record["wall_seconds"] for run in runs)
         )))  # fmt: skip
     else:
-        facts.append(("Data set", title))
+        facts.append((tr("Data set"), title))
     seeds = ", ".join(map(str, notebook.page["seeds"]))
-    facts.append(("Seeds", seeds))
+    facts.append((tr("Seeds"), seeds))
     return facts
 
 
@@ -266,7 +278,13 @@ def _left_out(notebook: Notebook) -> list[str]:
     drawn, every = len(illustrated(notebook)), len(notebook.experiments)
     if drawn == every:
         return []
-    return [f"Of {every:,} experiments, only {drawn} have figures: the best and the baseline."]
+    return [
+        tr(
+            "Of {every:,} experiments, only {drawn} have figures: the best and the baseline.",
+            every=every,
+            drawn=drawn,
+        )
+    ]
 
 
 def _distinct(values: list[dict[str, Any]]) -> list[dict[str, Any]]:

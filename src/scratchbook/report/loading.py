@@ -16,9 +16,11 @@ import pandas as pd
 
 from scratchbook.comparison import Claim, Comparison, resolve_claim
 from scratchbook.comparison.tables import COLUMNS, PAIR_COLUMNS
+from scratchbook.comparison.verdict import pair_verdict
 from scratchbook.config.claims import settings_of
 from scratchbook.config.errors import ScratchbookError
 from scratchbook.diagnoses import Diagnosis, diagnose
+from scratchbook.language import tr
 
 WORDS = {"experiment", "id", "parent", "changes", "group", "point", "status", "interval_covers",
          "recorded_metric", "precision", "first", "second", "split", "covers", "better",
@@ -87,6 +89,8 @@ def load_notebook(page: dict[str, Any], results: Path, tables: Path | None = Non
     problems: list[str] = []
     rows = _read_table(compared / "compare.csv", COLUMNS, problems)
     pairs = _read_table(compared / "comparisons.csv", PAIR_COLUMNS, problems)
+    # Said anew from the figures: the table's own sentences are English.
+    pairs["verdict"] = [pair_verdict(pair, len(pairs)) for pair in pairs.to_dict("records")]
     by_name = {row["experiment"]: row for row in _records(rows)}
     experiments = [
         _load_experiment(declared, page["seeds"], folder, by_name.get(declared["name"], {}))
@@ -219,19 +223,25 @@ def _load_experiment(
             record = json.loads((place / "run.json").read_text(encoding="utf-8"))
             history = _read_history(place / "history.csv")
         except FileNotFoundError as error:
-            absent = f"seed {seed} is missing ({Path(str(error.filename)).name} is not there)"
+            absent = tr(
+                "seed {seed} is missing ({file} is not there)",
+                seed=seed, file=Path(str(error.filename)).name,
+            )  # fmt: skip
             log = folder.parent / "logs" / folder.name / declared["name"] / place.name / "train.log"
             missing.append(absent + _end_of_log(log))
             continue
         except (OSError, ValueError) as error:
-            missing.append(f"seed {seed} cannot be read ({error})")
+            missing.append(tr("seed {seed} cannot be read ({error})", seed=seed, error=error))
             continue
         metrics = None
         try:
             metrics = json.loads((place / "metrics.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            missing.append(f"seed {seed} is not evaluated (no readable metrics.json)")
-        missing += [f"seed {seed} {text}" for text in (metrics or {}).get("trouble", [])]
+            missing.append(tr("seed {seed} is not evaluated (no readable metrics.json)", seed=seed))
+        missing += [
+            tr("seed {seed}: {trouble}", seed=seed, trouble=text)
+            for text in (metrics or {}).get("trouble", [])
+        ]
         runs.append(Run(seed, place, record, history, metrics))
     return Experiment(declared, runs, missing, row)
 
@@ -250,7 +260,7 @@ def _end_of_log(log: Path) -> str:
     except OSError:
         return ""
     last = [line.strip() for line in lines if line.strip()][-LOG_LINES:]
-    return "; its log ends: " + " | ".join(last) if last else ""
+    return tr("; its log ends: {lines}", lines=" | ".join(last)) if last else ""
 
 
 def _diagnose(
@@ -272,7 +282,7 @@ def _diagnose(
     try:
         return diagnose(page, results, comparison, duplicates=data["duplicates"])
     except ScratchbookError as error:
-        problems.append(f"nothing is diagnosed: {error}")
+        problems.append(tr("nothing is diagnosed: {error}", error=error))
         return []
 
 
@@ -281,7 +291,7 @@ def _read_table(path: Path, columns: list[str], problems: list[str]) -> pd.DataF
     try:
         table = pd.read_csv(path, dtype=words)
     except (OSError, ValueError):
-        problems.append(f"{path.name} is missing or unreadable: nothing is compared")
+        problems.append(tr("{file} is missing or unreadable: nothing is compared", file=path.name))
         table = pd.DataFrame(columns=columns)
     table = table.reindex(columns=columns)
     return table.assign(**{name: table[name].fillna("") for name in words})
@@ -299,7 +309,7 @@ def _claim(
 ) -> tuple[Claim, float | None]:
     recorded = result.get("recorded")
     if rows.empty:
-        return Claim(result["text"], "not measured", "no runs are compared yet", ()), recorded
+        return Claim(result["text"], "not measured", tr("no runs are compared yet"), ()), recorded
     try:
         return resolve_claim(result["text"], rows, recorded, settings), recorded
     except ScratchbookError as error:
@@ -312,7 +322,7 @@ def _names(data: Path, index: np.ndarray) -> list[str]:
             names = file["names"].asstr()
             return [str(names[int(i)]) for i in index]
     except (OSError, KeyError, ValueError):
-        return [f"image {i}" for i in index]
+        return [tr("image {number}", number=i) for i in index]
 
 
 def _plain(value: Any) -> Any:

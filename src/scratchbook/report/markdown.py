@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from scratchbook.comparison import Claim
+from scratchbook.language import mark, tr
 from scratchbook.report.architecture import (
     setting_diff,
     settings,
@@ -29,18 +30,27 @@ def notebook_markdown(notebook: Notebook, drawn: dict[str, str]) -> str:
         drawn: SVG text of each figure in `figures/` beside the file, by name.
     """
     page = notebook.page
-    blocks = [f"# Goal: {_line(page['goal'])}"]
-    told = [f"**Incomplete.** {_line(text)}" for text in notebook.problems]
-    told += [f"**Mind:** {_line(text)}" for text in cautions(notebook)]
+    blocks = ["# " + tr("Goal") + f": {_line(page['goal'])}"]
+    incomplete, mind = tr("Incomplete."), tr("Mind:")
+    told = [f"**{incomplete}** {_line(text)}" for text in notebook.problems]
+    told += [f"**{mind}** {_line(text)}" for text in cautions(notebook)]
     blocks += [_quote(told), _quote([escape(text) for text in page.get("notes", [])])]
     if notebook.claims:
-        blocks += ["## Key results", _quote([_claim(claim) for claim, _ in notebook.claims])]
+        blocks += [
+            "## " + tr("Key results"),
+            _quote([_claim(claim) for claim, _ in notebook.claims]),
+        ]
     if notebook.rows:
         outside = rows_outside(notebook)
-        blocks += ["## Compare", _compare_table(outside) if outside else ""]
+        blocks += ["## " + tr("Compare"), _compare_table(outside) if outside else ""]
         blocks += _figure(drawn, "compare")
         verdicts = [
-            f"{row['second']} against {row['first']}: {row['verdict']}"
+            tr(
+                "{second} against {first}: {verdict}",
+                first=row["first"],
+                second=row["second"],
+                verdict=row["verdict"],
+            )
             for row in baseline_pairs(notebook)
         ]
         blocks += ["\n".join(f"- {_line(text)}" for text in verdicts)] if verdicts else []
@@ -81,7 +91,7 @@ def _line(text: str) -> str:
 
 
 def _claim(claim: Claim) -> str:
-    note = claim.message or ("" if claim.status in ("measured", "words") else claim.status)
+    note = claim.message or ("" if claim.status in ("measured", "words") else tr(claim.status))
     return escape(claim.text) + (f" *({_line(note)})*" if note else "")
 
 
@@ -104,11 +114,12 @@ def _fenced(text: str, language: str = "") -> str:
 
 def _experiment(experiment: Experiment, notebook: Notebook, drawn: dict[str, str]) -> list[str]:
     declared, name = experiment.declared, experiment.name
+    incomplete = tr("Incomplete.")
     blocks = [f"## {escape(heading(declared))}"]
-    blocks.append(_quote([f"**Incomplete.** {_line(text)}" for text in experiment.missing]))
+    blocks.append(_quote([f"**{incomplete}** {_line(text)}" for text in experiment.missing]))
     first = experiment.runs[0] if experiment.runs else None
     if first is None:
-        blocks.append("No run of this experiment is here yet.")
+        blocks.append(tr("No run of this experiment is here yet."))
     else:
         blocks.append(f"### id: {_code(str(first.record['id']))}")
         blocks.append(f"## arch: {escape(shorthand(first.record['layers']))}")
@@ -117,8 +128,11 @@ def _experiment(experiment: Experiment, notebook: Notebook, drawn: dict[str, str
     parent = parents.get(declared.get("parent"))
     if parent is not None:
         changed = _changes(parent["spec"], declared["spec"])
-        blocks += [f"### changed against {_line(parent['name'])}", changed or "nothing"]
-    blocks += ["### hyper-parameters", "\n".join(
+        blocks += [
+            tr("### changed against {parent}", parent=_line(parent["name"])),
+            changed or tr("nothing"),
+        ]
+    blocks += ["### " + tr("hyper-parameters"), "\n".join(
         f"- {key}: {_code(value)}" for key, value in settings(declared["spec"]).items()
     )]  # fmt: skip
     said = [_line(text) for text in best_figures(experiment)]
@@ -128,18 +142,18 @@ def _experiment(experiment: Experiment, notebook: Notebook, drawn: dict[str, str
         for one in notebook.diagnoses
         if one.experiment == name
     ]
-    said += [f"weights: {_code(text)}" for text in weights_lines(experiment)]
+    said += [tr("weights: {file}", file=_code(text)) for text in weights_lines(experiment)]
     if said:
-        blocks += ["### results", _quote(said)]
+        blocks += ["### " + tr("results"), _quote(said)]
     for figure in ("accuracy", "loss"):
         blocks += _figure(drawn, f"{name}-{figure}")
     cams = [f"seed{run.seed}-{key}" for run in experiment.runs for key in ("cam", "drift")]
     if any(f"{name}-{key}" in drawn for key in cams):
-        blocks.append("### Grad-CAM through the epochs")
+        blocks.append("### " + tr("Grad-CAM through the epochs"))
         for key in cams:
             blocks += _figure(drawn, f"{name}-{key}")
     if any(f"{name}-{key}" in drawn for key in ("reliability", "mistakes", "confusion")):
-        blocks.append("### errors")
+        blocks.append("### " + tr("errors"))
         for key in ("confusion", "reliability", "mistakes"):
             blocks += _figure(drawn, f"{name}-{key}")
     return blocks
@@ -150,10 +164,10 @@ def _changes(before: dict[str, Any], after: dict[str, Any]) -> str:
         f"- {key}: {_code(old)} → {_code(new)}" for key, old, new in setting_diff(before, after)
     ]
     rows = side_by_side(before["layers"], after["layers"])
-    if any(mark != "=" for mark, _, _ in rows):
+    if any(sign != "=" for sign, _, _ in rows):
         diff = []
-        for mark, old, new in rows:
-            if mark == "=":
+        for sign, old, new in rows:
+            if sign == "=":
                 diff.append(f"  {new}")
             else:
                 diff += [f"- {old}"] if old else []
@@ -175,7 +189,11 @@ def _figure(drawn: dict[str, str], name: str) -> list[str]:
 def _grid(grid: Grid, drawn: dict[str, str]) -> list[str]:
     return [
         f"### {escape(heading({'name': grid.name, 'title': grid.title}))}",
-        f"{_line(', '.join(grid.paths))} over {len(grid.points)} experiments",
+        tr(
+            "{keys} over {n} experiments",
+            keys=_line(", ".join(grid.paths)),
+            n=len(grid.points),
+        ),
         _quote([escape(text) for text in grid.notes]),
         _compare_table(grid.rows) if grid.rows else "",
         *_figure(drawn, grid.figure),
@@ -184,7 +202,13 @@ def _grid(grid: Grid, drawn: dict[str, str]) -> list[str]:
 
 def _compare_table(rows: list[dict[str, Any]]) -> str:
     metrics = ["train_accuracy", "val_accuracy", "test_accuracy"]
-    head = ["experiment", "parameters", "best epoch", "train", "validation", "test", "recorded"]
+    head = [
+        tr(name)
+        for name in (
+            mark("experiment"), mark("parameters"), mark("best epoch"), mark("train"),
+            mark("validation"), mark("test"), mark("recorded"),
+        )
+    ]  # fmt: skip
     lines = [_table_row(head), _table_row(["---", *["---:"] * (len(head) - 1)])]
     for row in rows:
         cells = [_line(row["experiment"]), _number(row.get("parameters"), ",.0f"),

@@ -17,6 +17,7 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
+from scratchbook.language import tr
 from scratchbook.report.figures import ACCENT, INK, SVG, finish_svg
 
 CELL = 88  # pixels a picture takes in a sheet
@@ -43,7 +44,7 @@ def cam_sheet(cam: dict[str, Any], pictures: Sequence[np.ndarray | None]) -> str
     height = round(CELL * aspect)
     sheet = _Sheet(columns=len(epochs) + 1, rows=len(labels), height=height, lines=2, head=2 * LINE)
     for column, epoch in enumerate(epochs, start=1):
-        sheet.text(column, -1, 0, f"epoch {epoch}" if epoch else "untrained")
+        sheet.text(column, -1, 0, tr("epoch {epoch}", epoch=epoch) if epoch else tr("untrained"))
     said = []
     for row, label in enumerate(labels):
         picture = pictures[row]
@@ -70,8 +71,13 @@ def cam_sheet(cam: dict[str, Any], pictures: Sequence[np.ndarray | None]) -> str
         said.append(f"{classes[label]}: {share}")
     listed = ", ".join(str(epoch) for epoch in epochs)
     return sheet.svg(
-        f"Grad-CAM at layer {cam['layer']} in epochs {listed}; "
-        f"probability of the true class by image: {'; '.join(said)}"
+        tr(
+            "Grad-CAM at layer {layer} in epochs {epochs}; probability of the true class by "
+            "image: {images}",
+            layer=cam["layer"],
+            epochs=listed,
+            images="; ".join(said),
+        )
     )
 
 
@@ -87,13 +93,14 @@ def mistake_sheet(mistakes: Sequence[dict[str, Any]], columns: int = 6) -> str:
         sheet.use(column, row, sheet.store(mistake["picture"]))
         sheet.text(column, row, 0, f"{_short(mistake['predicted'])} {mistake['probability']:.2f}",
                    color=ACCENT)  # fmt: skip
-        sheet.text(column, row, 1, f"is {_short(mistake['true'])}")
+        sheet.text(column, row, 1, tr("is {name}", name=_short(mistake["true"])))
         sheet.text(column, row, 2, _short(mistake["name"], 14), faint=True)
     said = "; ".join(
-        f"{m['name']}: {m['true']} taken for {m['predicted']} with {m['probability']:.2f}"
-        for m in mistakes
+        tr("{name}: {true} taken for {predicted} with {probability:.2f}", **m) for m in mistakes
     )
-    return sheet.svg(f"The {len(mistakes)} most confident mistakes. {said}")
+    return sheet.svg(
+        tr("The {count} most confident mistakes. {mistakes}", count=len(mistakes), mistakes=said)
+    )
 
 
 class _Sheet:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from xml.etree import ElementTree
 
+from scratchbook.language import tr
 from scratchbook.report.figures import INK, SVG, finish_svg
 
 BOX = (154, 34)  # pixels a rule takes
@@ -47,8 +48,12 @@ def draw_rules(reads: Reads) -> str:
         ElementTree.SubElement(root, f"{{{SVG}}}rect", box)
         words = {"x": f"{x:g}", "y": f"{y + BOX[1] / 2 + 4.5:g}", "text-anchor": "middle"}
         ElementTree.SubElement(root, f"{{{SVG}}}text", words | {"fill": INK}).text = rule
-    said = [f"{rule} reads {', '.join(reads[rule])}" for row in rows for rule in row if reads[rule]]
-    return finish_svg(root, f"Graph of {len(reads)} rules: {'; '.join(said)}")
+    said = [
+        tr("{rule} reads {inputs}", rule=rule, inputs=", ".join(reads[rule]))
+        for row in rows for rule in row if reads[rule]
+    ]  # fmt: skip
+    alt = tr("Graph of {count} rules: {rules}", count=len(reads), rules="; ".join(said))
+    return finish_svg(root, alt)
 
 
 def drawn_arrows(reads: Reads) -> list[tuple[str, str]]:

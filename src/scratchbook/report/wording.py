@@ -4,15 +4,51 @@ from __future__ import annotations
 
 import math
 import re
-from calendar import month_name
 from datetime import datetime
 from typing import Any
 
 import pandas as pd
 
+from scratchbook import language
+from scratchbook.language import mark, tr
 from scratchbook.report.loading import Experiment, Notebook
 
-NAMES = {"train": "train", "validation": "val", "test": "test"}
+ACCURACIES = {
+    "train": mark("train accu"),
+    "validation": mark("val accu"),
+    "test": mark("test accu"),
+}
+METRICS = {
+    "accuracy": mark("accuracy"),
+    "train_accuracy": mark("train accuracy"),
+    "val_accuracy": mark("val accuracy"),
+    "test_accuracy": mark("test accuracy"),
+    "loss": mark("loss"),
+    "train_loss": mark("train loss"),
+    "val_loss": mark("val loss"),
+    "test_loss": mark("test loss"),
+    "parameters": mark("parameters"),
+    "epoch": mark("epoch"),
+    "epochs": mark("epochs"),
+    "best_epoch": mark("best epoch"),
+}
+SPLITS = {
+    "train": mark("train"),
+    "validation": mark("validation"),
+    "test": mark("test"),
+}
+STATES = (mark("complete"), mark("incomplete"), mark("failed"))  # as compare.csv begins them
+PREFIXES = (mark("train"), mark("val"), mark("test"))  # of recorded_metric
+
+
+def metric_name(key: str) -> str:
+    """`val accuracy` of `val_accuracy`; a key that is not known keeps its words."""
+    return tr(METRICS[key]) if key in METRICS else key.replace("_", " ")
+
+
+def split_name(split: str) -> str:
+    """`validation`, in the reader's language."""
+    return tr(SPLITS[split]) if split in SPLITS else split
 
 
 def heading(declared: dict[str, Any], dash: str = "-") -> str:
@@ -36,14 +72,21 @@ def best_figures(experiment: Experiment) -> list[str]:
         if not run.metrics or not run.metrics["splits"]:
             continue
         parts = [
-            f"{NAMES[split]} accu: {found['accuracy']['value']:.4f}"
+            f"{tr(ACCURACIES[split])}: {found['accuracy']['value']:.4f}"
             for split, found in run.metrics["splits"].items()
         ]
-        lines.append(f"{', '.join(parts)}, epoch = {run.metrics['epoch']} (seed {run.seed})")
+        lines.append(
+            tr(
+                "{figures}, epoch = {epoch} (seed {seed})",
+                figures=", ".join(parts),
+                epoch=run.metrics["epoch"],
+                seed=run.seed,
+            )
+        )
     recorded = experiment.declared.get("recorded") or {}
     if recorded:
         told = ", ".join(f"{key} {value}" for key, value in recorded.items() if value is not None)
-        lines.append(f"recorded before: {told}")
+        lines.append(tr("recorded before: {figures}", figures=told))
     return lines
 
 
@@ -54,11 +97,15 @@ def settling(drift: pd.DataFrame | None) -> str:
     last = drift.iloc[-1]
     before = drift.iloc[-2] if len(drift) > 1 else last  # the last epoch is its own final one
     if pd.isna(last["settled_epoch"]):
-        return "No image's map has settled: none keeps ρ ≥ 0.8 to the last epoch's map."
-    return (
-        f"Half of the maps that settle have done so by epoch {last['settled_epoch']:g} (from there "
-        f"on ρ to the last epoch's map stays at or above 0.8); by epoch {before['epoch']:g}, "
-        f"{before['settled'] * last['images']:.0f} of {last['images']:.0f} images have."
+        return tr("No image's map has settled: none keeps ρ ≥ 0.8 to the last epoch's map.")
+    return tr(
+        "Half of the maps that settle have done so by epoch {settled:g} (from there on ρ to the "
+        "last epoch's map stays at or above 0.8); by epoch {epoch:g}, {n:.0f} of {images:.0f} "
+        "images have.",
+        settled=last["settled_epoch"],
+        epoch=before["epoch"],
+        n=before["settled"] * last["images"],
+        images=last["images"],
     )
 
 
@@ -100,10 +147,10 @@ def duration(seconds: Any) -> str:
         return "–"
     whole = round(float(seconds))
     if whole < 60:
-        return f"{whole} s"
+        return tr("{seconds} s", seconds=whole)
     if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+        return tr("{minutes} min {seconds:02d} s", minutes=whole // 60, seconds=whole % 60)
+    return tr("{hours} h {minutes:02d} min", hours=whole // 3600, minutes=whole % 3600 // 60)
 
 
 def date(stamp: str) -> str:
@@ -112,8 +159,8 @@ def date(stamp: str) -> str:
         moment = datetime.fromisoformat(stamp)
     except ValueError:
         return stamp
-    zone = moment.strftime("%Z") or "local time"
-    return f"{moment.day} {month_name[moment.month]} {moment.year}, {moment:%H:%M} {zone}"
+    zone = moment.strftime("%Z") or tr("local time")
+    return f"{language.date(moment)}, {moment:%H:%M} {zone}"
 
 
 def cautions(notebook: Notebook) -> list[str]:
@@ -121,16 +168,18 @@ def cautions(notebook: Notebook) -> list[str]:
     told = []
     if notebook.page.get("smoke"):
         told.append(
-            "This is a smoke run: one epoch on a sliver of the data, to see that all works. "
-            "Its figures mean nothing."
+            tr(
+                "This is a smoke run: one epoch on a sliver of the data, to see that all works. "
+                "Its figures mean nothing."
+            )
         )
     told += [f"{one.code}: {one.message} {one.advice}" for one in notebook.diagnoses
              if not one.experiment]  # fmt: skip
     commits = {(run.record.get("git") or {}).get("commit") for run in notebook.runs}
     if len(commits) > 1:
-        told.append("Its runs were made by different commits of the code.")
+        told.append(tr("Its runs were made by different commits of the code."))
     if len({run.record["data"]["sha256"] for run in notebook.runs}) > 1:
-        told.append("Its runs were made on different versions of the data.")
+        told.append(tr("Its runs were made on different versions of the data."))
     return told
 
 
