@@ -146,7 +146,7 @@ def run_threads(wildcards):
 
 
 def kept_epochs(wildcards):
-    """The epochs whose weights Grad-CAM or a warm start asks for by number."""
+    """The epochs that Grad-CAM or a warm start asks for by number, each with what it is for."""
     return PROJECT.kept_epochs(wildcards.notebook, wildcards.experiment)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import resource
 import shutil
 import signal
@@ -88,8 +89,8 @@ def train(
     try:
         train_run(
             spec, seed, data, files,
-            identity={"notebook": "n", "experiment": "e"}, keep_epochs={2}, precision=precision,
-            hardware={"threads": threads, "cpu": cpu, "gpus": []}, code=folder,
+            identity={"notebook": "n", "experiment": "e"}, keep_epochs={2: ["cam"]},
+            precision=precision, hardware={"threads": threads, "cpu": cpu, "gpus": []}, code=folder,
             initial_run=initial_run, say=told.append, on_batch=on_batch,
         )  # fmt: skip
     except Killed:
@@ -315,6 +316,21 @@ def test_a_state_with_any_bit_flipped_is_what_was_written_or_is_not_used(
     assert all((a == b).all() for a, b in zip(arrays, restored, strict=True))
 
 
+@given(share=st.floats(0, 1, exclude_max=True))
+@settings(max_examples=50, deadline=None)
+def test_a_state_cut_off_anywhere_falls_back_an_epoch(
+    tmp_path_factory: pytest.TempPathFactory, share: float
+) -> None:
+    state = RunState(tmp_path_factory.mktemp("state"), {}, print)
+    for epoch in (1, 2):
+        state.save(Progress(epoch=epoch), [np.arange(12, dtype=np.float32)])
+    newest = state.folder / "epoch-000002.npz"
+    os.truncate(newest, int(share * newest.stat().st_size))
+    found = state.load()
+    assert found is not None
+    assert found[0].epoch == 1
+
+
 def test_a_damaged_key_starts_anew(tmp_path: Path, data: Data) -> None:
     lines: list[str] = []
     train(tmp_path, data, SPEC, stop_after=2, lines=lines)
@@ -355,8 +371,11 @@ def test_the_best_last_and_wanted_weights_are_kept_and_nothing_else(
 ) -> None:
     run = train(tmp_path, data, SPEC | {"epochs": 5})
     assert run is not None
-    epochs = {entry["epoch"] for entry in run["checkpoints"]}
-    assert epochs == {run["best_epoch"], 5, 2}
+    kept = {entry["epoch"]: set(entry["kept_for"]) for entry in run["checkpoints"]}
+    wanted = {"best": run["best_epoch"], "last": 5, "cam": 2}
+    assert kept == {
+        epoch: {reason for reason in wanted if wanted[reason] == epoch} for epoch in wanted.values()
+    }
     assert {f.name for f in (tmp_path / "checkpoints").iterdir()} == {
         entry["file"] for entry in run["checkpoints"]
     }

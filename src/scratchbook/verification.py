@@ -137,7 +137,7 @@ def repeat(results: Path, name: Path, scratch: Path, pretrained: Path) -> None:
                 state=scratch / "state",
             ),
             identity={key: run[key] for key in ("notebook", "experiment")},
-            keep_epochs=set(),
+            keep_epochs={},
             precision=run["precision"],
             hardware=describe_hardware(threads, on_gpu),
             code=Path(__file__).parent,

@@ -29,7 +29,7 @@ with (
             state=Path(snakemake.params.state),
         ),
         identity={"notebook": notebook, "experiment": experiment},
-        keep_epochs=set(snakemake.params.keep_epochs),
+        keep_epochs=snakemake.params.keep_epochs,
         precision=resolve_precision(snakemake.params.precision, on_gpu),
         hardware=describe_hardware(snakemake.params.threads, on_gpu),
         code=Path(__file__).parent,

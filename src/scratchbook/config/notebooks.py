@@ -470,17 +470,21 @@ class Notebook(Strict):
             found.setdefault(member.group, member)
         return found
 
-    def kept_epochs(self, experiment: str) -> list[int]:
-        """The numbered epochs whose weights Grad-CAM or another experiment's warm start needs;
-        `best` and `last` are kept anyway."""
+    def kept_epochs(self, experiment: str) -> dict[int, list[str]]:
+        """The numbered epochs whose weights are needed, and by what: Grad-CAM (`cam`) or another
+        experiment's `warm start`. The best and the last are kept anyway."""
         starts = (other.initial_weights for other in self.experiments.values())
-        wanted = {
-            start.checkpoint
-            for start in starts
-            if start and start.experiment == experiment and isinstance(start.checkpoint, int)
+        needs: dict[str, list[int | str]] = {
+            "cam": [*self.cam.numbered()] if self.cam else [],
+            "warm start": [
+                start.checkpoint for start in starts if start and start.experiment == experiment
+            ],
         }
-        wanted |= set(self.cam.numbered() if self.cam else ())
-        return sorted(epoch for epoch in wanted if epoch <= self._value(experiment, "epochs"))
+        return {
+            epoch: [need for need, wanted in needs.items() if epoch in wanted]
+            for epoch in range(1, self._value(experiment, "epochs") + 1)
+            if any(epoch in wanted for wanted in needs.values())
+        }
 
     def spec(self, experiment: str) -> dict[str, Any]:
         """What determines the experiment's runs, with every default filled in (plain JSON)."""

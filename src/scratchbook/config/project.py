@@ -82,12 +82,11 @@ class Project:
             return 1
         return self.notebooks[notebook].threads(experiment)
 
-    def kept_epochs(self, notebook: str, experiment: str) -> list[int]:
-        """The numbered epochs whose weights Grad-CAM or another experiment's warm start needs;
-        `best` and `last` are kept anyway."""
+    def kept_epochs(self, notebook: str, experiment: str) -> dict[int, list[str]]:
+        """The numbered epochs whose weights are kept beside the best and the last, and for what."""
         epochs = self.spec(notebook, experiment)["epochs"]
         wanted = self.notebooks[notebook].kept_epochs(experiment)
-        return [epoch for epoch in wanted if epoch <= epochs]
+        return {epoch: needs for epoch, needs in wanted.items() if epoch <= epochs}
 
     def command(self) -> str:
         """The command that makes these results again."""

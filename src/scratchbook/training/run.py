@@ -67,7 +67,7 @@ def train_run(
     files: RunFiles,
     *,
     identity: dict[str, str],
-    keep_epochs: set[int],
+    keep_epochs: dict[int, list[str]],
     precision: str,
     hardware: dict[str, Any],
     code: Path,
@@ -82,7 +82,7 @@ def train_run(
         spec: the resolved experiment.
         seed: of the weights, the order, dropout, augmentation and the training sample.
         identity: `notebook` and `experiment`, for `run.json`.
-        keep_epochs: epochs whose weights are kept beside the best and the last.
+        keep_epochs: epochs whose weights are kept beside the best and the last, and for what.
         precision: `float32` or `mixed_bfloat16`.
         hardware: what `scratchbook.hardware` says of this machine.
         code: a folder in the repository whose commit is recorded.
@@ -177,7 +177,7 @@ def train_run(
             callback.on_epoch_end(epoch - 1, dict(row))
         progress.stopped = model.stop_training
         last = epoch == spec["epochs"] or progress.stopped
-        wanted = {best_epoch(progress.history)} | (keep_epochs & set(range(1, epoch + 1)))
+        wanted = {best_epoch(progress.history)} | (keep_epochs.keys() & range(1, epoch + 1))
         with readable_write_errors(files.state):
             if last or epoch in wanted:
                 try_room(
@@ -208,13 +208,9 @@ def train_run(
             "epoch": epoch,
             "file": checkpoint_name(display_id, progress.history[epoch - 1]),
             "kept_for": [
-                reason
-                for reason, holds in (
-                    ("best", epoch == best),
-                    ("last", epoch == last_epoch),
-                    ("cam", epoch in keep_epochs),
-                )
-                if holds
+                *(["best"] if epoch == best else []),
+                *(["last"] if epoch == last_epoch else []),
+                *keep_epochs.get(epoch, []),
             ],
         }
         for epoch in sorted(progress.checkpoints)
