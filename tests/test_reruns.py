@@ -66,6 +66,10 @@ def test_editing_words_renders_the_page_and_nothing_else(
     assert planned(project) == PAGE
 
 
+def test_another_language_renders_and_compares_nothing_anew(project: Path) -> None:
+    assert planned(project, "--config", "language=zh") == PAGE
+
+
 def test_editing_one_learning_rate_runs_that_experiment_and_what_follows(project: Path) -> None:
     edit(
         project, "config/notebooks/halves.yaml", "    title: a wide net\n",

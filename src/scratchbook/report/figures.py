@@ -126,7 +126,7 @@ def forest(rows: Sequence[dict[str, Any]], metric: str, baseline: str | None) ->
         return _svg(
             figure,
             tr(
-                "{metric} with 95 % intervals: {rows}",
+                "{metric} with intervals of 95 %: {rows}",
                 metric=metric_name(metric),
                 rows="; ".join(said),
             ),
@@ -365,7 +365,7 @@ def _response_alt(points: Sequence[Point], paths: Sequence[str], metric: str) ->
         ends = "" if low is None or high is None else f" [{_percent(low)}, {_percent(high)}]"
         said.append(f"{where}: {_percent(mean)}{ends}")
     return tr(
-        "{metric} by {keys}, with 95 % intervals: {points}",
+        "{metric} by {keys}, with intervals of 95 %: {points}",
         metric=metric_name(metric),
         keys=", ".join(paths),
         points="; ".join(said),

@@ -251,7 +251,11 @@ def _facts(notebook: Notebook, data: dict[str, Any]) -> list[tuple[str, str]]:
     facts = []
     if runs:
         counts = runs[0].record["data"]["counts"]
-        images = ", ".join(f"{n:,} {wording.split_name(split)}" for split, n in counts.items() if n)
+        images = ", ".join(
+            tr("{n:,} {split}", n=n, split=wording.split_name(split))
+            for split, n in counts.items()
+            if n
+        )
         facts.append((tr("Data set"), tr("{title} ({images} images)", title=title, images=images)))
         facts.append((tr("Run"), wording.date(min(run.record["started"] for run in runs))))
         gits = [git for run in runs if (git := run.record.get("git") or {}).get("commit")]
