@@ -47,6 +47,8 @@ class Record:
 def collect_records(results: Path, trials: Iterable[dict[str, Any]], records: Path) -> list[Path]:
     """Copies the text records of every finished run to `records`/{notebook}/{experiment}/seed{n}.
 
+    A run that answers with NaN has no figures to keep.
+
     Args:
         results: the folder of results.
         trials: of each notebook its `name` and `experiments` (`name` each).
@@ -61,6 +63,8 @@ def collect_records(results: Path, trials: Iterable[dict[str, Any]], records: Pa
             place = Path(trial["name"], experiment["name"])
             for run in _by_seed(results / place):
                 if not all((run / name).is_file() for name in NEEDED):
+                    continue
+                if "trouble" in json.loads((run / "metrics.json").read_text(encoding="utf-8")):
                     continue
                 folder = records / place / run.name
                 folder.mkdir(parents=True, exist_ok=True)
@@ -232,6 +236,11 @@ def read_record(folder: Path) -> Record:
             ]
     except (OSError, ValueError, TypeError) as error:
         raise ScratchbookError(f"{folder}: its record cannot be read: {error}") from None
+    if "trouble" in metrics:
+        raise ScratchbookError(
+            f"{folder}: nothing was reproduced ({'; '.join(metrics['trouble'])}); "
+            "delete this folder and tell it in remarks.yaml"
+        )
     return Record(folder, run, metrics, history)
 
 

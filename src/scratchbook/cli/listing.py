@@ -67,9 +67,11 @@ def run(given: argparse.Namespace) -> None:
 def _reproduced(experiment: Path) -> float | None:
     """An experiment's accuracy on the test images here, the mean over its seeds; None before one
     has been evaluated. Also right while other experiments of the notebook are yet to run."""
-    metrics = [json.loads(file.read_text()) for file in experiment.glob("seed*/metrics.json")]
-    found = [each["splits"]["test"] for each in metrics if "test" in each["splits"]]
-    return fmean(test["accuracy"]["value"] for test in found) if found else None
+    splits = [
+        json.loads(file.read_text())["splits"] for file in experiment.glob("seed*/metrics.json")
+    ]
+    measured = [split["test"]["accuracy"]["value"] for split in splits if "test" in split]
+    return fmean(measured) if measured else None
 
 
 def _count(number: int | None) -> str:
