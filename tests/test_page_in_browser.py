@@ -11,6 +11,7 @@ import pytest
 from result_trees import make_page
 from scratchbook.report import write_chapter, write_page
 from test_grids import RATES, report
+from test_language import chinese  # noqa: F401 -- a fixture
 from test_report import TEMPLATES, make_all, make_cam, make_data
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -136,6 +137,18 @@ def test_only_what_differs_hides_the_columns_that_are_alike(browser, page_file):
     assert "Test" in shown
     page.get_by_role("button", name="Only what differs").press("Enter")
     assert page.locator("#shapes\\:table th.dull").count() == 0
+    page.context.close()
+
+
+def test_the_chinese_page_works_as_the_english_one(browser, chinese):  # noqa: F811
+    page = opened(browser, chinese[1] / "report.html", viewport={"width": 390, "height": 800})
+    assert page.complaints == []
+    sizes = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+    assert sizes[0] <= sizes[1]
+    page.get_by_role("button", name="切换到深色主题").press("Enter")
+    assert page.get_by_role("button", name="切换到浅色主题").inner_text() == "浅色"
+    page.get_by_role("button", name="放大").first.press("Enter")
+    assert page.get_by_role("dialog", name="放大的图").is_visible()
     page.context.close()
 
 
