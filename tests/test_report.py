@@ -181,6 +181,15 @@ def test_every_figure_has_an_alternative_text_with_its_numbers(whole):
     assert f"calibration error {metrics['splits']['test']['ece']:.3f}" in html
 
 
+def test_figures_hold_no_id_that_nothing_refers_to_and_no_needless_digits(whole):
+    for figure in (whole[1] / "shapes/figures").glob("*.svg"):
+        svg = figure.read_text(encoding="utf-8")
+        for name in re.findall(r'\bid="([^"]*)"', svg):
+            assert re.search(rf"#{re.escape(name)}[\")]", svg), (figure.name, name)
+        assert not re.search(r'\b(?:d|x|y)="[^"]*\.\d{3}', svg), figure.name
+        assert "<g>" not in svg
+
+
 def test_the_page_shows_each_measured_figure_of_its_runs(whole):
     page, results, html = whole
     text = Elements(html).text

@@ -428,8 +428,9 @@ def finish_svg(root: ElementTree.Element, alt: str, scale: float = 1) -> str:
         for key in ("fill", "stroke"):
             if element.get(key) == INK:
                 element.set(key, "currentColor")
-        if element.tag == f"{{{SVG}}}image" and f"{{{XLINK}}}href" in element.attrib:
+        if f"{{{XLINK}}}href" in element.attrib:
             element.set("href", element.attrib.pop(f"{{{XLINK}}}href").replace("\n", ""))
+    _lighten(root)
     for side in ("width", "height"):  # matplotlib's points, as the pixels of a page
         root.set(side, f"{float(str(root.get(side)).removesuffix('pt')) * scale:.5g}")
     root.set("role", "img")
@@ -439,6 +440,39 @@ def finish_svg(root: ElementTree.Element, alt: str, scale: float = 1) -> str:
     style.text = ALONE
     root.insert(0, style)
     return ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
+def _lighten(root: ElementTree.Element) -> None:
+    """Leaves out what draws nothing: ids that none refers to, groups that say nothing, spaces, and
+    digits beyond a hundredth of a point. A page holds hundreds of figures."""
+    values = [value for element in root.iter() for value in element.attrib.values()]
+    used = {name for value in values for name in re.findall(r"^#(.+)|url\(#([^)]+)\)", value)}
+    names = {name for pair in used for name in pair}
+    for element in root.iter():
+        if element.get("id") not in names:
+            element.attrib.pop("id", None)
+        if element.get("transform", "").startswith("rotate(-0 "):
+            del element.attrib["transform"]
+        for key in {"d", "x", "y"} & element.attrib.keys():
+            short = re.sub(r"-?\d+\.\d{3,}", lambda m: f"{float(m[0]):.2f}", element.attrib[key])
+            element.set(key, " ".join(short.split()))
+        element.text, element.tail = (
+            text if text and text.strip() else None for text in (element.text, element.tail)
+        )
+    _unwrap(root)
+
+
+def _unwrap(parent: ElementTree.Element) -> None:
+    children: list[ElementTree.Element] = []
+    for child in parent:
+        _unwrap(child)
+        bare = child.tag == f"{{{SVG}}}g" and not child.attrib
+        empty = child.tag == f"{{{SVG}}}defs" and not len(child)
+        if bare:
+            children += child
+        elif not empty:
+            children.append(child)
+    parent[:] = children
 
 
 def _declarations(style: str) -> list[tuple[str, str]]:
