@@ -10,6 +10,7 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 import html5lib
+import pandas as pd
 import pytest
 from babel.messages import Catalog
 from babel.messages.extract import extract_from_dir
@@ -17,7 +18,7 @@ from babel.messages.pofile import read_po
 
 from projects import REPOSITORY
 from result_trees import make_page
-from scratchbook.comparison import compare
+from scratchbook.comparison import compare, resolve_claim
 from scratchbook.language import LOCALE, speaking, tr, tr_n
 from scratchbook.report import write_chapter, write_page
 from test_report import RULES, TEMPLATES, make_all, make_cam, make_data
@@ -81,6 +82,25 @@ def test_no_message_hides_where_the_extractor_cannot_see_it() -> None:
             for call in ast.walk(text):
                 hidden = isinstance(call, ast.Call) and getattr(call.func, "id", "") in KEYWORDS
                 assert not (hidden and isinstance(call.args[0], ast.Constant)), file
+
+
+@pytest.mark.parametrize("template", sorted(TEMPLATES.glob("*.j2")), ids=lambda path: path.stem)
+def test_no_template_says_a_word_that_cannot_be_translated(template: Path) -> None:
+    source = template.read_text(encoding="utf-8")
+    for meant in (r"\{% trans.*?endtrans %\}", r"\{\{.*?\}\}", r"\{%.*?%\}"):
+        source = re.sub(meant, "", source, flags=re.DOTALL)
+    assert not re.findall(r'(?:aria-label|title|alt)="[^"]*[A-Za-z]', source)
+    words = re.findall("[A-Za-z]{2,}", re.sub(r"<[^>]*>", " ", source))
+    assert set(words) <= {"Scratchbook", "Markdown", "LaTeX", "Python", "id"}
+
+
+def test_a_figure_that_was_not_measured_is_told_in_chinese() -> None:
+    row = {"experiment": "net", "status": "failed: seed 0 was not trained (no run.json)"}
+    rows = pd.DataFrame([row | {"test_accuracy": float("nan")}])
+    with speaking("zh"):
+        claim = resolve_claim("最好 {net.test_accuracy:.2f}", rows)
+    assert claim.text == "最好 未测得"
+    assert claim.message == "net.test_accuracy 未测得（失败）"
 
 
 def test_a_message_is_english_unless_another_language_is_spoken() -> None:

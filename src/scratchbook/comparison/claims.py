@@ -112,7 +112,8 @@ def _bind(binding: Binding, table: dict[str, dict[Hashable, Any]], text: str) ->
         raise ScratchbookError(f"{where}: no figure {binding.metric!r}; {known}")
     value = float(table[binding.experiment][binding.metric])
     if math.isnan(value):
-        status = table[binding.experiment]["status"]
+        # Only whether it failed or is incomplete: why, the page says at its top.
+        status = tr(str(table[binding.experiment]["status"]).partition(":")[0])
         trouble = tr(
             "{experiment}.{metric} was not measured ({status})",
             experiment=binding.experiment, metric=binding.metric, status=status,
