@@ -11,6 +11,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,6 +23,7 @@ from scratchbook.comparison import compare, write_comparison
 from scratchbook.report import write_chapter, write_page
 from scratchbook.report.architecture import setting_diff, shorthand, side_by_side, summary_table
 from scratchbook.report.architecture import settings as settings_of
+from scratchbook.report.figures import curves
 from scratchbook.report.html import embedded_json
 from scratchbook.report.markdown import escape
 from scratchbook.report.rules import draw_rules, drawn_arrows, in_order
@@ -188,6 +190,18 @@ def test_figures_hold_no_id_that_nothing_refers_to_and_no_needless_digits(whole)
             assert re.search(rf"#{re.escape(name)}[\")]", svg), (figure.name, name)
         assert not re.search(r'\b(?:d|x|y)="[^"]*\.\d{3}', svg), figure.name
         assert "<g>" not in svg
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 8, 50])
+def test_epochs_are_whole_numbers_on_the_axis(epochs):
+    values = [n / epochs for n in range(epochs)]
+    history = pd.DataFrame(
+        {"epoch": range(1, epochs + 1), "accuracy": values, "val_accuracy": values}
+    )
+    svg = curves({0: history}, {0: 1}, "accuracy", "test")
+    ticks = re.findall(r'text-anchor="middle"[^>]*>([^<]*)<', svg)[: -len(("epoch", "accuracy"))]
+    assert ticks
+    assert all(tick.isdigit() for tick in ticks)
 
 
 def test_the_page_shows_each_measured_figure_of_its_runs(whole):

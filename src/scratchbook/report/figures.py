@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.style import context as style_context
+from matplotlib.ticker import MaxNLocator
 
 from scratchbook.language import mark, tr
 from scratchbook.report.wording import metric_name, split_name
@@ -84,6 +85,9 @@ def curves(histories: dict[int, pd.DataFrame], best: dict[int, int], key: str, s
                     (x[-1], held[-1], split_name(split), ACCENT),
                 ]
         _finish(axes, tr("epoch"), metric_name(key))
+        axes.xaxis.set_major_locator(
+            MaxNLocator(nbins=9, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1)
+        )
         axes.margins(x=0.02, y=0.08)
         _label_ends(axes, ends)
         return _svg(figure, _curves_alt(histories, best, key, split))
