@@ -277,7 +277,7 @@ def test_a_training_killed_three_times_is_the_uninterrupted_one(tmp_path: Path) 
 def test_however_often_trainings_are_killed_they_are_the_uninterrupted_ones(
     tmp_path: Path, experiments: list[str], precision: str, backend: str
 ) -> None:
-    """36 kills in all: 8, 8 and 20."""
+    """36 in all, 8, 8 and 20; a machine that dies may end two at once."""
     kills = Kills(tmp_path, experiments, precision, backend)
     plan = {
         name: ["starting", "training", "saving", "training" if position % 3 else "machine"]
