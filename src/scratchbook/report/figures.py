@@ -230,7 +230,7 @@ def reliability(bins: Sequence[dict[str, Any]], ece: float) -> str:
 DRIFT_LINES = {  # what maps are compared with → the line's label and dashes
     "previous": (mark("epoch before"), "-"),
     "other_seed": (mark("another seed"), (0, (5, 2))),
-    "untrained": (mark("untrained net"), (0, (2, 2))),
+    "untrained": (mark("before training"), (0, (2, 2))),
     "random_head": (mark("random head"), (0, (5, 2, 1, 2))),
     "other_images": (mark("other images"), (0, (1, 2))),
 }

@@ -44,7 +44,7 @@ def cam_sheet(cam: dict[str, Any], pictures: Sequence[np.ndarray | None]) -> str
     height = round(CELL * aspect)
     sheet = _Sheet(columns=len(epochs) + 1, rows=len(labels), height=height, lines=2, head=2 * LINE)
     for column, epoch in enumerate(epochs, start=1):
-        sheet.text(column, -1, 0, tr("epoch {epoch}", epoch=epoch) if epoch else tr("untrained"))
+        sheet.text(column, -1, 0, tr("epoch {epoch}", epoch=epoch) if epoch else tr("before training"))
     said = []
     for row, label in enumerate(labels):
         picture = pictures[row]
