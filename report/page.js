@@ -117,6 +117,7 @@
     button.addEventListener("click", () => {
       const drawing = figure.querySelector("svg").cloneNode(true);
       drawing.querySelector("defs")?.remove(); // ids stay unique: it uses the pictures on the page
+      view.className = figure.querySelector(".scales :checked") ? "own-scales" : "";
       view.replaceChildren(drawing);
       dialog.showModal();
     });

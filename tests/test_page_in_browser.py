@@ -163,6 +163,20 @@ def test_the_theme_can_be_switched(browser, page_file):
     page.context.close()
 
 
+@pytest.mark.parametrize("script", [True, False])
+def test_maps_are_shown_in_the_rows_scale_or_each_in_its_own(browser, page_file, script):
+    page = opened(browser, page_file, java_script_enabled=script)
+    figure = page.locator("figure:has(.scales)").first
+    for scales in (("row-scale", "own-scale"), ("own-scale", "row-scale")):
+        shown, hidden = (figure.locator(f"image.{scale}") for scale in scales)
+        assert shown.count() > 0
+        assert hidden.count() > 0
+        assert shown.first.is_visible()
+        assert not hidden.first.is_visible()
+        figure.get_by_label("Each map in its own scale").check()
+    page.context.close()
+
+
 def test_a_figure_is_enlarged_and_escape_closes_it(browser, page_file):
     page = opened(browser, page_file)
     page.get_by_role("button", name="Enlarge").first.press("Enter")

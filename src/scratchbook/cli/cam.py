@@ -29,6 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=Path, metavar="FILE.svg", help="cam-EXPERIMENT.svg unless given"
     )
+    parser.add_argument(
+        "--own-scale", action="store_true",
+        help="each map in its own scale, which shows where weak ones look, and not in the photo's",
+    )  # fmt: skip
     add_smoke(parser)
 
 
@@ -60,7 +64,7 @@ def run(given: argparse.Namespace) -> None:
         given.epochs,
     )
     output = given.output or Path(f"cam-{given.experiment}.svg")
-    write_text(output, cam_sheet(cam, list(photos)))
+    write_text(output, cam_sheet(cam, list(photos), given.own_scale))
     classes = json.loads(cam["class_names"])
     for row, file in enumerate(given.image):
         print(f"{file}: {cam['method']} of {classes[cam['labels'][row]]} at layer {cam['layer']}")

@@ -26,15 +26,20 @@ LINE = 15  # pixels a line of text takes
 STORED = 168  # pixels a picture is stored with at most: sharp on a fine screen and when enlarged
 
 
-def cam_sheet(cam: dict[str, Any], pictures: Sequence[np.ndarray | None]) -> str:
+def cam_sheet(
+    cam: dict[str, Any], pictures: Sequence[np.ndarray | None], own_scale: bool = False
+) -> str:
     """Images × epochs, each map laid over its picture, with the probability of the true class.
 
-    The positive part of the maps is shown in one scale an image row: the strongest point of all
-    its epochs is full. A mark tells where the predicted class is not the epoch before's.
+    The positive part of the maps is drawn twice: in one scale an image row, where the strongest
+    point of all its epochs is full, so that strengths compare; and each map in its own scale, which
+    shows where a weak map looks. One of the two is hidden, and a page may swap them by the classes
+    `row-scale` and `own-scale`. A mark tells where the predicted class is not the epoch before's.
 
     Args:
         cam: the arrays and attributes of cam.h5.
         pictures: uint8 (h, w, 3) of each image, or None where the data are not at hand.
+        own_scale: hide the row's scale instead of the maps' own.
     """
     maps, epochs, labels = cam["maps"], cam["epochs"], cam["labels"]
     classes = json.loads(cam["class_names"])
@@ -44,19 +49,24 @@ def cam_sheet(cam: dict[str, Any], pictures: Sequence[np.ndarray | None]) -> str
     height = round(CELL * aspect)
     sheet = _Sheet(columns=len(epochs) + 1, rows=len(labels), height=height, lines=2, head=2 * LINE)
     for column, epoch in enumerate(epochs, start=1):
-        sheet.text(column, -1, 0, tr("epoch {epoch}", epoch=epoch) if epoch else tr("before training"))
+        sheet.text(
+            column, -1, 0, tr("epoch {epoch}", epoch=epoch) if epoch else tr("before training")
+        )
     said = []
     for row, label in enumerate(labels):
         picture = pictures[row]
         key = sheet.store(picture)
         sheet.use(0, row, key)
         sheet.text(0, row, 0, _short(classes[label]))
-        top = positive[:, row].max()
+        strongest = positive[:, row].max()
         for at in range(len(epochs)):
             column = at + 1
             sheet.use(column, row, key)
-            if top > 0:
-                sheet.image(column, row, _heat(positive[at, row] / top), smooth=True)
+            here = positive[at, row]
+            for scale, top in (("row-scale", strongest), ("own-scale", here.max())):
+                if top > 0:
+                    hidden = own_scale == (scale == "row-scale")
+                    sheet.image(column, row, _heat(here / top), scale, hidden)
             answer = predicted[at, row]
             changed = at > 0 and answer != predicted[at - 1, row]
             right = answer == label
@@ -138,9 +148,15 @@ class _Sheet:
         x, y = self._corner(column, row)
         ElementTree.SubElement(self.root, f"{{{SVG}}}use", href=f"#{key}", x=str(x), y=str(y))
 
-    def image(self, column: int, row: int, image: Image.Image, smooth: bool) -> None:
+    def image(
+        self, column: int, row: int, image: Image.Image, class_name: str, hidden: bool
+    ) -> None:
+        """Lays an image over a cell; the class lets a page show what is hidden here."""
         x, y = self._corner(column, row)
-        self._image(self.root, _data(image), smooth=smooth, x=str(x), y=str(y))
+        attributes = {"class": class_name, "x": str(x), "y": str(y)}
+        if hidden:
+            attributes["display"] = "none"
+        self._image(self.root, _data(image), smooth=True, **attributes)
 
     def frame(self, column: int, row: int) -> None:
         x, y = self._corner(column, row)
