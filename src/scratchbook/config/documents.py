@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from . import datasets, diagnoses, layers, notebooks
+from . import datasets, diagnoses, experiments, layers, notebooks
 from .keras_api import API_FILE, describe_keras
 from .settings import Settings
 
@@ -32,13 +32,13 @@ TABLES: dict[str, type[BaseModel]] = {
     "source hdf5": datasets.Hdf5Source,
     "source bundled": datasets.BundledSource,
     "notebook": notebooks.Notebook,
-    "experiment": notebooks.Experiment,
-    "schedule": notebooks.Schedule,
-    "initial_weights": notebooks.InitialWeights,
+    "experiment": experiments.Experiment,
+    "schedule": experiments.Schedule,
+    "initial_weights": experiments.InitialWeights,
     "backbone": layers.Backbone,
     "residual": layers.Residual,
-    "defaults": notebooks.Defaults,
-    "recorded": notebooks.Recorded,
+    "defaults": experiments.Defaults,
+    "recorded": experiments.Recorded,
     "key_results": notebooks.KeyResult,
     "cam": notebooks.Cam,
     "diagnoses": diagnoses.Diagnoses,

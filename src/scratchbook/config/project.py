@@ -13,8 +13,9 @@ from pydantic import BaseModel, ValidationError
 
 from .datasets import Dataset, Datasets
 from .errors import ScratchbookError, nearest
+from .experiments import Experiment, GridMember
 from .layers import backbones
-from .notebooks import Experiment, GridMember, Notebook
+from .notebooks import Notebook
 from .reading import line_of, read_yaml
 from .settings import Settings
 from .strict import NAME_PATTERN, explain
