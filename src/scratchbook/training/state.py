@@ -82,8 +82,10 @@ class RunState:
 
     def save(self, progress: Progress, arrays: list[np.ndarray]) -> None:
         """Writes the state after an epoch, whole or not at all, and drops what is too old."""
-        # zip members carry a CRC-32 each, by which a flipped bit is found.
-        header = np.frombuffer(json.dumps(asdict(progress)).encode(), dtype=np.uint8)
+        # zip members carry a CRC-32 each, by which a flipped bit is found; their number finds one
+        # in the file's table of members.
+        told = asdict(progress) | {"arrays": len(arrays)}
+        header = np.frombuffer(json.dumps(told).encode(), dtype=np.uint8)
 
         def write(partial: Path) -> None:
             with partial.open("wb") as file:
@@ -104,6 +106,8 @@ class RunState:
                 with np.load(file) as stored:
                     header, *arrays = (stored[f"arr_{i}"] for i in range(len(stored.files)))
                 values = json.loads(header.tobytes())
+                if (told := values.pop("arrays")) != len(arrays):
+                    raise ValueError(f"{len(arrays)} arrays of {told}")
                 values["checkpoints"] = {int(k): v for k, v in values["checkpoints"].items()}
                 progress = Progress(**values)
             except Exception as error:  # a flipped bit can make a zip file's reader fail anyhow
