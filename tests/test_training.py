@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
-from itertools import product
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -303,7 +302,7 @@ def test_a_state_with_any_bit_flipped_is_what_was_written_or_is_not_used(tmp_pat
         state.save(Progress(epoch=epoch), arrays)
     newest = state.folder / "epoch-000002.npz"
     written = newest.read_bytes()
-    for position, bit in product(range(len(written)), range(8)):
+    for position, bit in itertools.product(range(len(written)), range(8)):
         flipped = bytearray(written)
         flipped[position] ^= 1 << bit
         newest.write_bytes(flipped)
