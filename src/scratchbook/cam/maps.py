@@ -22,6 +22,7 @@ Method = Literal["gradcam", "hirescam"]
 Call = Callable[..., Any]  # (path, operation, *inputs) -> outputs
 
 PREDICTED = -1  # in place of a label: explain the class that the network predicts
+MOST_PIXELS = 1 << 20  # in a batch: VGG16's first layer then has an output of 256 MiB
 SMALLEST_CHOSEN_GRID = 7
 SMALLEST_GRID = 5  # on fewer cells two unrelated maps often correlate by chance
 
@@ -86,7 +87,7 @@ def choose_layer(model: keras.Model, name: str | None = None) -> Layer:
 
 
 def mapper(
-    model: keras.Model, layer: str, method: Method = "gradcam", batch_size: int = 32
+    model: keras.Model, layer: str, method: Method = "gradcam", batch_size: int | None = None
 ) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """Compiles `explain(images, labels) -> (maps, logits)`, which follows the model's weights.
 
@@ -101,7 +102,7 @@ def mapper(
         model: float32, images (batch, H, W, C) to raw logits (batch, classes).
         layer: its name or path.
         method: `gradcam` or `hirescam`.
-        batch_size: images at a time.
+        batch_size: images at a time; 64 of up to 128 pixels a side unless given, fewer of larger.
 
     Returns:
         explain: images (n, H, W, C) and labels int (n,), where −1 means the predicted class, to
@@ -133,6 +134,9 @@ def mapper(
 
         return _walk(model, images, call)
 
+    if batch_size is None:
+        height, width = model.inputs[0].shape[1:3]
+        batch_size = max(1, min(64, MOST_PIXELS // (height * width)))
     compiled = _BACKENDS[keras.backend.backend()](model, forward, _WEIGHED[method])
 
     def explain(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

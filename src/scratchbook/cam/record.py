@@ -39,7 +39,7 @@ def write_cam(
     target: Target = "label",
     seed: int = 0,
     other_seeds: Sequence[Path] = (),
-    batch_size: int = 32,
+    batch_size: int | None = None,
 ) -> None:
     """Explains the images in every epoch and measures how the maps move between epochs.
 
@@ -62,7 +62,7 @@ def write_cam(
         target: explain the image's `label`, or the class that is `predicted` in each epoch.
         seed: of the random head's weights.
         other_seeds: cam.h5 of the same experiment under other seeds, for drift's baseline.
-        batch_size: images at a time.
+        batch_size: images at a time, as `mapper` chooses unless given.
 
     Raises:
         ScratchbookError: no such layer or method, weights that do not fit the network, or other
