@@ -4,16 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from snakemake.exceptions import WorkflowError
-
 # This checkout, wherever Snakemake was started and whichever Snakefile is the main one.
 CHECKOUT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent
-if not CHECKOUT.is_dir():
-    raise WorkflowError(
-        "Scratchbook runs from a clone of its repository, which holds its Python package too: clone "
-        "it, and give the path of the clone's workflow/Snakefile to `snakefile:` of the module"
-    )
-
 # Its package, here and in the jobs' scripts, whatever is installed: the code that is run is the
 # code whose edits are noticed.
 SOURCE = str(CHECKOUT / "src")
@@ -30,6 +22,7 @@ from scratchbook.config.project import load_project
 from scratchbook.config.strict import NAME_PATTERN
 from scratchbook.data.location import fingerprint
 from scratchbook.models.weights import weights_files
+from snakemake.exceptions import WorkflowError
 from snakemake.iocontainers import Wildcards
 
 # Relative, so that moving the folder changes no job's inputs.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from snakedeploy.deploy import deploy
 
 from projects import REPOSITORY, make_project, snakemake
 
+COMMITTER = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
 MODULE = """
 configfile: "config/config.yaml"
 
@@ -90,6 +92,22 @@ def test_snakedeploy_deploys_it(tmp_path: Path) -> None:
     dry = snakemake(user, "--dry-run", "--config", "smoke=true")
     assert dry.returncode == 0, dry.stdout + dry.stderr
     assert "train_run" in dry.stdout + dry.stderr
+
+
+def test_a_module_without_a_clone_is_told_to_have_one(clone: Path, user: Path) -> None:
+    for command in (
+        ["init", "--quiet"],
+        ["add", "."],
+        [*COMMITTER, "commit", "-qm", "-"],
+    ):
+        subprocess.run(["git", *command], cwd=clone, check=True)
+    text = MODULE.format(snakefile="").replace(
+        '""', f'gitfile("{clone}", path="workflow/Snakefile", ref="HEAD")'
+    )
+    (user / "Snakefile").write_text(text)
+    answer = snakemake(user, "--dry-run")
+    assert answer.returncode != 0
+    assert "Scratchbook runs from a clone of its repository" in answer.stdout + answer.stderr
 
 
 def test_the_catalog_finds_what_it_asks_for() -> None:
