@@ -16,8 +16,15 @@ wildcard_constraints:
     seed=r"\d+",
 
 
+# Seconds each: on a cluster they run where Snakemake does.
 localrules:
     all,
+    evaluate_run,
+    measure_drift,
+    compare_experiments,
+    write_notebook,
+    write_report,
+    describe_results,
 
 
 onstart:

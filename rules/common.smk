@@ -4,9 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-# This checkout's package, here and in the jobs' scripts, whatever is installed: the code that is
-# run is the code whose edits are noticed.
-SOURCE = str(Path(workflow.basedir, "src"))
+# This checkout, wherever Snakemake was started and whichever Snakefile is the main one.
+CHECKOUT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent
+# Its package, here and in the jobs' scripts, whatever is installed: the code that is run is the
+# code whose edits are noticed.
+SOURCE = str(CHECKOUT / "src")
 sys.path.insert(0, SOURCE)
 os.environ.update(
     PYTHONPATH=os.pathsep.join([SOURCE, os.getenv("PYTHONPATH", "")]).rstrip(os.pathsep)
@@ -24,7 +26,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.iocontainers import Wildcards
 
 # Relative, so that moving the folder changes no job's inputs.
-ROOT = Path(os.path.relpath(workflow.basedir))
+ROOT = Path(os.path.relpath(CHECKOUT))
 NAME = NAME_PATTERN.strip("^$")
 
 try:
