@@ -15,9 +15,11 @@ from typing import Any
 
 import numpy as np
 
-RECORDED_PACKAGES = [
-    "keras", "tensorflow", "tensorflow-cpu", "jax", "jaxlib", "torch", "numpy", "h5py", "snakemake",
-]  # fmt: skip
+NUMERIC_PACKAGES = {  # of each Keras backend: what the bits of a run can hang on
+    "tensorflow": ["keras", "tensorflow", "tensorflow-cpu", "numpy", "h5py"],
+    "jax": ["keras", "jax", "jaxlib", "numpy", "h5py"],
+    "torch": ["keras", "torch", "numpy", "h5py"],
+}
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -56,10 +58,10 @@ def hash_arrays(arrays: Iterable[np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def describe_packages() -> dict[str, str]:
-    """The versions of the packages that make the figures, those that are installed."""
+def describe_packages(names: Iterable[str]) -> dict[str, str]:
+    """The versions of those packages that are installed."""
     versions = {}
-    for name in RECORDED_PACKAGES:
+    for name in names:
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

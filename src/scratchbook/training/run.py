@@ -113,14 +113,15 @@ def train_run(
     model.compile(optimizer=optimizer, loss=loss, metrics=[accuracy_metric(activation)])
     optimizer.build(model.trainable_variables)
 
-    packages = provenance.describe_packages()
+    backend = keras.backend.backend()
+    packages = provenance.describe_packages(provenance.NUMERIC_PACKAGES[backend])
     key = {
         "spec": spec,
         "seed": seed,
         # The pixels too: one source can be resized in many ways.
         "data": provenance.hash_arrays([prepared.images, prepared.labels, prepared.split]),
         "precision": precision,
-        "backend": keras.backend.backend(),
+        "backend": backend,
         "threads": hardware["threads"],
         "packages": packages,
         "code": provenance.hash_code(),
@@ -235,9 +236,9 @@ def train_run(
                 "monitor": MONITOR,
                 "validation": spec["validation"],
                 "precision": precision,
-                "backend": keras.backend.backend(),
+                "backend": backend,
                 "hardware": hardware,
-                "packages": packages,
+                "packages": packages | provenance.describe_packages(["snakemake"]),
                 "python": provenance.python_version(),
                 "git": provenance.describe_git(code),
                 "data": {
