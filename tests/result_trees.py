@@ -169,6 +169,7 @@ def make_run(
                 "class_name": layer["class_name"],
                 "output_shape": [None, 8, 8, 8],
                 "parameters": 100 * i,
+                "multiply_adds": 1000 * i,
                 "config": layer["config"],
             }
             for i, layer in enumerate(spec["layers"])

@@ -307,6 +307,36 @@ def test_a_row_is_the_mean_over_its_seeds_with_every_value(tree: Path) -> None:
     assert row["id"] == "shapes-1030"
 
 
+def test_a_row_tells_the_arithmetic_of_the_training_and_until_the_accuracy_to_reach(
+    tree: Path,
+) -> None:
+    histories = [
+        pd.read_csv(tree / f"shapes/train2/seed{seed}/history.csv")["val_accuracy"]
+        for seed in (0, 1)
+    ]
+    reach = float(min(history.max() for history in histories))
+    row = compare(make_page(reach=reach), tree).rows.set_index("experiment").loc["train2"]
+    run = json.loads((tree / "shapes/train2/seed0/run.json").read_text())
+    forward = sum(layer["multiply_adds"] for layer in run["layers"])
+    assert row["multiply_adds"] == forward > 0
+    an_epoch = 2 * 3 * forward * run["data"]["counts"]["train"]
+    assert row["training_flops"] == pytest.approx(an_epoch * run["epochs"])
+    first = [1 + int((history >= reach).idxmax()) for history in histories]
+    assert row["reached_epoch"] == pytest.approx(np.mean(first))
+    assert row["reached_flops"] == pytest.approx(an_epoch * np.mean(first))
+
+
+def test_an_accuracy_that_one_seed_never_reaches_has_no_epoch(tree: Path) -> None:
+    file = tree / "shapes/train2/seed1/history.csv"
+    history = pd.read_csv(file)
+    reach = float(history["val_accuracy"].max())
+    history["val_accuracy"] -= 0.01
+    history.to_csv(file, index=False)
+    row = compare(make_page(reach=reach), tree).rows.set_index("experiment").loc["train2"]
+    assert math.isnan(row["reached_epoch"])
+    assert math.isnan(row["reached_flops"])
+
+
 def test_rows_are_sorted_by_the_metric_and_compared_with_the_baseline(tree: Path) -> None:
     found = compare(make_page(baseline="train2"), tree)
     rows = found.rows.set_index("experiment")

@@ -120,7 +120,7 @@ def chinese(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], P
     results = tmp_path_factory.mktemp("chinese") / "results"
     page = make_page(
         title="形状", goal="哪个网络能分清形状？", lang="zh", notes=["我的笔记，an English note"],
-        language="zh",
+        language="zh", reach=0.6,
     )  # fmt: skip
     page["key_results"] = [{"text": "最好 {train3.val_accuracy:.2f}", "recorded": 0.83}]
     for number, experiment in enumerate(page["experiments"]):
@@ -145,7 +145,7 @@ NAMES = set(
         """train1 train2 train3 train shapes seed0 Shapes made up id CSV Markdown LaTeX JSON UTC CPU
         F1 AUROC Brier Grad CAM GRID TOO SMALL Spearman sha256 Scratchbook Python keras tensorflow
         cpu numpy float32 conv2d compare csv run json all draw2 draw report png image an English
-        note UNDERTRAINED SEED NOISE circle square triangle""",
+        note UNDERTRAINED SEED NOISE circle square triangle MFLOP""",
     )
 )
 

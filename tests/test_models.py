@@ -99,6 +99,30 @@ def test_vgg16_has_the_recorded_parameters_however_it_is_frozen(
         "vgg16", "Functional", 14_714_688
     )  # fmt: skip
     assert row["output_shape"] == [None, 3, 3, 512]
+    # 15,346,630,656 at 224 px are VGG16's, its own fully connected layers left out.
+    assert row["multiply_adds"] == 15_346_630_656 * 96**2 // 224**2
+
+
+def test_multiply_adds_are_those_of_the_kernels_at_every_position() -> None:
+    declared = spec(
+        {"Conv2D": {"filters": 8, "kernel_size": 3, "padding": "same", "strides": 2}},
+        "BatchNormalization",
+        {"DepthwiseConv2D": {"kernel_size": 3}},
+        {"SeparableConv2D": {"filters": 6, "kernel_size": 3, "padding": "same"}},
+        {"Conv2D": {"filters": 6, "kernel_size": 1, "groups": 3}},
+        "PReLU",
+    )
+    table = models.layer_table(declared, models.build(declared, SIZE))
+    assert [row["multiply_adds"] for row in table[:6]] == [
+        16 * 16 * 3 * 3 * 3 * 8,
+        0,
+        14 * 14 * 3 * 3 * 8,
+        14 * 14 * (3 * 3 * 8 + 8 * 6),
+        14 * 14 * (6 // 3) * 6,
+        0,
+    ]
+    head = table[-1]
+    assert head["multiply_adds"] == head["parameters"] - 2  # its weights once, without the biases
 
 
 def test_a_backbone_sees_its_own_preprocessing_and_not_a_division_by_255() -> None:

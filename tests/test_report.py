@@ -218,6 +218,19 @@ def test_the_page_shows_each_measured_figure_of_its_runs(whole):
         assert word in text
 
 
+def test_the_compare_table_says_what_it_took_to_reach_an_accuracy(tmp_path):
+    page = make_page(reach=0.6)
+    make_data(tmp_path)
+    make_all(tmp_path, page)
+    html = render(page, tmp_path)
+    assert "Reaches 60.0 %" in html
+    row = html.split('<th scope="row" data-value="train3">')[1].split("</tr>")[0]
+    assert re.search(r"in epoch [\d.]+<span class=\"interval\">[\d.]+ [MG]FLOP</span>", row)
+    page["reach"] = 0.999
+    write_comparison(compare(page, tmp_path, resamples=50), tmp_path / page["name"])
+    assert "never" in render(page, tmp_path)
+
+
 def test_the_embedded_data_are_the_compare_table(whole):
     _, results, html = whole
     data = re.search(r'<script type="application/json"[^>]*>(.*?)</script>', html, re.DOTALL)

@@ -14,7 +14,7 @@ from scratchbook.config.claims import METRICS, Binding, bindings, typed_numbers
 from scratchbook.config.errors import ScratchbookError, nearest
 from scratchbook.language import mark, tr
 
-WHOLE = {"best_epoch", "epochs", "parameters", "seconds"}
+WHOLE = {"best_epoch", "epochs", "parameters", "seconds", "multiply_adds", "reached_epoch"}
 STATUSES = (
     mark("measured"),
     mark("differs from recorded"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,19 +50,24 @@ class Experiment:
         return [value for value in found if value is not None]
 
 
-def read_experiment(declared: dict[str, Any], seeds: list[int], folder: Path) -> Experiment:
+def read_experiment(
+    declared: dict[str, Any], seeds: list[int], folder: Path, reach: float | None = None
+) -> Experiment:
     """Read every seed of one experiment of a page under `folder` = results/{notebook}."""
     experiment = Experiment(declared["name"], declared)
     for seed in seeds:
         try:
-            experiment.runs.append(read_run(folder / declared["name"] / f"seed{seed}", seed))
+            experiment.runs.append(read_run(folder / declared["name"] / f"seed{seed}", seed, reach))
         except ScratchbookError as error:
             experiment.trouble.append(f"seed {seed} {error}")
     return experiment
 
 
-def read_run(folder: Path, seed: int) -> Run:
-    """One run's figures. Raises ScratchbookError with what is wrong with it, in a few words."""
+def read_run(folder: Path, seed: int, reach: float | None = None) -> Run:
+    """One run's figures, and what it took to reach a validation accuracy of `reach`.
+
+    Raises ScratchbookError with what is wrong with it, in a few words.
+    """
     run = read_json(folder / "run.json", "was not trained")
     metrics = read_json(folder / "metrics.json", "was not evaluated")
     if "trouble" in metrics:
@@ -84,11 +90,45 @@ def read_run(folder: Path, seed: int) -> Run:
                 figures[f"{prefix}_accuracy"] = measured["accuracy"]["value"]
                 figures[f"{prefix}_loss"] = measured["log_loss"]
                 images[prefix] = measured["n"]
+        figures |= _arithmetic(run)
+        if reach is not None:
+            figures |= _reached(read_csv(folder / "history.csv"), reach, figures)
         if "train" in images and "val" in images:
             figures["gap"] = figures["train_accuracy"] - figures["val_accuracy"]
         return Run(folder, seed, figures, images, str(metrics["validation"]))
     except (KeyError, TypeError) as error:
         raise ScratchbookError(f"has a run.json or metrics.json without {error}") from None
+
+
+def _arithmetic(run: dict[str, Any]) -> dict[str, float]:
+    """Multiply-adds of an image forward, and the floating point operations of the whole training.
+
+    A multiply-add is two operations, and the way back costs twice the way forward (Amodei and
+    Hernandez, AI and Compute, 2018): six an image. Augmentation and evaluation are left out, and
+    frozen layers are counted like the others.
+    """
+    multiply_adds = [layer.get("multiply_adds") for layer in run["layers"]]
+    if None in multiply_adds:  # of a run that was trained before this was recorded
+        return {}
+    images = run["data"]["counts"]["train"] * run["epochs"]
+    return {
+        "multiply_adds": sum(multiply_adds),
+        "training_flops": 6.0 * sum(multiply_adds) * images,
+    }
+
+
+def _reached(
+    history: list[dict[str, str]], accuracy: float, figures: dict[str, Any]
+) -> dict[str, float]:
+    """The first epoch of at least that validation accuracy, and the operations until its end."""
+    epochs = (int(row["epoch"]) for row in history if float(row["val_accuracy"]) >= accuracy)
+    epoch = next(epochs, None)
+    if epoch is None:
+        return {}
+    reached: dict[str, float] = {"reached_epoch": epoch}
+    if "training_flops" in figures:
+        reached["reached_flops"] = figures["training_flops"] * epoch / figures["epochs"]
+    return reached
 
 
 @dataclass
@@ -140,5 +180,14 @@ def read_json(path: Path, absent: str) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ScratchbookError(f"{absent} (no {path.name})") from None
+    except (OSError, ValueError) as error:
+        raise ScratchbookError(f"has an unreadable {path.name} ({error})") from None
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """A table's rows, or ScratchbookError where there is none."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
     except (OSError, ValueError) as error:
         raise ScratchbookError(f"has an unreadable {path.name} ({error})") from None

@@ -43,6 +43,10 @@ ALL_PAIRS_UP_TO = 50
 RESAMPLES = 4000
 MEASURED = ("train_accuracy", "val_accuracy", "test_accuracy")
 LOSSES = ("train_loss", "val_loss", "test_loss")
+AVERAGED = (
+    "best_epoch", "epochs", "gap", "seconds", "images_per_second",
+    "multiply_adds", "training_flops",
+)  # fmt: skip
 COLUMNS = [
     "experiment",
     "id",
@@ -68,6 +72,10 @@ COLUMNS = [
     "recorded_difference",
     "seconds",
     "images_per_second",
+    "multiply_adds",
+    "training_flops",
+    "reached_epoch",
+    "reached_flops",
     "precision",
     "tie",
 ]
@@ -127,7 +135,10 @@ def compare(
     naming both runs, where two runs were measured on different images.
     """
     folder = Path(results) / page["name"]
-    declared = [read_experiment(one, page["seeds"], folder) for one in page["experiments"]]
+    declared = [
+        read_experiment(one, page["seeds"], folder, page.get("reach"))
+        for one in page["experiments"]
+    ]
     metric = page.get("metric", "test_accuracy")
     split, answers = _read_all(declared, metric)
     baseline = page.get("baseline") or (declared[0].name if declared else None)
@@ -206,8 +217,12 @@ def _row(
     if answers is not None:
         row["interval_covers"] = _covers(answers.spread.degrees > 0)
     row["precision"] = "; ".join(dict.fromkeys(r.figures["precision"] for r in experiment.runs))
-    for name in ("best_epoch", "epochs", "gap", "seconds", "images_per_second", *LOSSES):
+    for name in (*AVERAGED, *LOSSES):
         row[name] = _mean(experiment.values(name))
+    for name in ("reached_epoch", "reached_flops"):
+        values = experiment.values(name)
+        if len(values) == len(experiment.runs):  # a seed that never gets there has no epoch
+            row[name] = _mean(values)
     for name in (*MEASURED, *LOSSES):
         row[f"{name}_values"] = ";".join(f"{value:.6g}" for value in experiment.values(name))
     for name in MEASURED:

@@ -24,6 +24,8 @@ SHOWN = {
     "baseline_difference": "against baseline",
     "recorded": "recorded",
     "seconds": "seconds",
+    "reached_epoch": "reached in epoch",
+    "reached_flops": "reached after FLOP",
     "status": "status",
 }
 
@@ -97,6 +99,10 @@ def _cell(row: dict[Hashable, Any], name: str) -> str:
         return f"{value} [{low}, {high}]"
     if name in ("parameters", "best_epoch", "seconds"):
         return f"{value:,.0f}"
+    if name == "reached_epoch":
+        return f"{value:.3g}"
+    if name == "reached_flops":
+        return f"{value:.2g}"
     if name == "experiment":
         return f"{value} (tie)" if row["tie"] else str(value)
     return str(value)

@@ -19,6 +19,10 @@ METRICS = [
     "epochs",
     "parameters",
     "seconds",
+    "multiply_adds",
+    "training_flops",
+    "reached_epoch",
+    "reached_flops",
 ]
 """The figures of an experiment that a key result can bind to."""
 

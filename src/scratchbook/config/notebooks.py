@@ -91,6 +91,9 @@ class Notebook(Strict):
     """The random seeds of this notebook, instead of those in `config/config.yaml`."""
     defaults: Defaults = Field(default_factory=Defaults)
     """What holds for every experiment that does not say otherwise."""
+    reach: float | None = Field(None, gt=0, le=1)
+    """A validation accuracy to reach: the tables then say in which epoch each experiment first
+    does, and after how much arithmetic."""
     experiments: dict[Name, Experiment] = Field(min_length=1)
     """The experiments by name, in the order in which they were tried."""
     diagnoses: Diagnoses = Field(default_factory=Diagnoses)

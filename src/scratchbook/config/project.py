@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +15,7 @@ from .errors import ScratchbookError, nearest
 from .experiments import Experiment, GridMember
 from .layers import backbones
 from .notebooks import Notebook
-from .reading import line_of, read_yaml
+from .reading import line_finder, line_of, read_yaml
 from .settings import Settings
 from .strict import NAME_PATTERN, explain
 
@@ -33,7 +32,7 @@ class Project:
 
     settings: Settings
     datasets: dict[str, Dataset]
-    notebooks: dict[str, Notebook]
+    notebooks: Mapping[str, Notebook]
 
     @property
     def image_limit(self) -> int | None:
@@ -89,6 +88,11 @@ class Project:
         wanted = self.notebooks[notebook].kept_epochs(experiment)
         return {epoch: needs for epoch, needs in wanted.items() if epoch <= epochs}
 
+    def cam(self, notebook: str) -> dict[str, Any] | None:
+        """What Grad-CAM is to look at in a notebook's runs, if at anything."""
+        declared = self.notebooks[notebook].cam
+        return declared.model_dump() if declared else None
+
     def command(self) -> str:
         """The command that makes these results again."""
         chosen = self.settings
@@ -110,9 +114,10 @@ class Project:
             "validation": declared.validation,
             "baseline": declared.baseline or next(iter(declared.experiments)),
             "metric": "val_accuracy" if declared.validation == "test" else "test_accuracy",
+            "reach": declared.reach,
             "seeds": self.seeds(notebook),
             "smoke": self.settings.smoke,
-            "cam": declared.cam.model_dump() if declared.cam else None,
+            "cam": self.cam(notebook),
             "experiments": [
                 {
                     "name": name,
@@ -158,12 +163,48 @@ def _place_in_grid(experiment: Experiment) -> dict[str, Any]:
     return {"group": experiment.group, "point": experiment.point}
 
 
-def load_project(settings: Mapping[str, Any] | None = None, folder: Path = Path()) -> Project:
+class _Notebooks(Mapping[str, Notebook]):
+    """The chosen notebooks, each read and checked when it is first asked for."""
+
+    def __init__(self, names: list[str], folder: Path, datasets: Mapping[str, Dataset]) -> None:
+        self._read: dict[str, Notebook | None] = dict.fromkeys(names)
+        self._folder = folder
+        self._datasets = datasets
+
+    def __getitem__(self, name: str) -> Notebook:
+        notebook = self._read[name]
+        if notebook is None:
+            notebook = load_notebook(name, self._folder / "notebooks")
+            self._check_dataset(name, notebook.dataset)
+            self._read[name] = notebook
+        return notebook
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read)
+
+    def __len__(self) -> int:
+        return len(self._read)
+
+    def _check_dataset(self, name: str, dataset: str) -> None:
+        if dataset not in self._datasets:
+            file = self._folder / "notebooks" / f"{name}.yaml"
+            raise ScratchbookError(
+                f"{file}:{line_of(file, ('dataset',))}: dataset: no data set "
+                f"{dataset!r} in {self._folder / 'datasets.yaml'}; "
+                f"{nearest(dataset, self._datasets)}"
+            )
+
+
+def load_project(
+    settings: Mapping[str, Any] | None = None, folder: Path = Path(), *, whole: bool = True
+) -> Project:
     """Reads and checks all that the chosen notebooks need.
 
     Args:
         settings: config.yaml as Snakemake merged it with `--config`; read from the file if None.
         folder: holds `config/`.
+        whole: False leaves each notebook unread until it is asked for: a job that Snakemake starts
+            in a process of its own needs one of what may be hundreds, checked before.
 
     Raises:
         ScratchbookError: something cannot be used; one line for each mistake in a file.
@@ -172,15 +213,9 @@ def load_project(settings: Mapping[str, Any] | None = None, folder: Path = Path(
     written = read_yaml(config / "config.yaml")
     chosen = validate(Settings, dict(settings or written or {}), config / "config.yaml")
     datasets = validate(Datasets, read_yaml(config / "datasets.yaml"), config / "datasets.yaml")
-    notebooks = {name: load_notebook(name, config / "notebooks") for name in chosen.notebooks}
-    for name, notebook in notebooks.items():
-        if notebook.dataset not in datasets.root:
-            file = config / "notebooks" / f"{name}.yaml"
-            raise ScratchbookError(
-                f"{file}:{line_of(file, ('dataset',))}: dataset: no data set "
-                f"{notebook.dataset!r} in {config / 'datasets.yaml'}; "
-                f"{nearest(notebook.dataset, datasets.root)}"
-            )
+    notebooks = _Notebooks(chosen.notebooks, config, datasets.root)
+    if whole:
+        tuple(notebooks.values())
     return Project(chosen, datasets.root, notebooks)
 
 
@@ -190,17 +225,17 @@ def load_notebook(name: str, folder: Path) -> Notebook:
     Raises:
         ScratchbookError: no such notebook, or something in it cannot be used.
     """
-    known = notebook_names(folder)
+    file = folder / f"{name}.yaml"
     if not re.match(NAME_PATTERN, name) or name in _RESERVED:
         raise ScratchbookError(
             f"{name!r} is no name for a notebook: lower-case letters, digits, - and _, at most 64, "
             f"and not one of {', '.join(sorted(_RESERVED))}, since it becomes a folder of results/"
         )
-    if name not in known:
+    if not file.exists():
+        known = notebook_names(folder)
         raise ScratchbookError(
             f"notebooks: there is no notebook {name!r} in {folder}; {nearest(name, known)}"
         )
-    file = folder / f"{name}.yaml"
     return validate(Notebook, read_yaml(file), file)
 
 
@@ -218,4 +253,4 @@ def validate(model: type[Model], values: Any, file: Path) -> Model:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise ScratchbookError(explain(error, str(file), partial(line_of, file))) from None
+        raise ScratchbookError(explain(error, str(file), line_finder(file))) from None

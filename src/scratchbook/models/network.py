@@ -7,6 +7,7 @@ raw logits and no backend can guess differently what lies behind a softmax.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -201,7 +202,8 @@ def _shape(x: Any) -> str:
 
 
 def layer_table(spec: dict[str, Any], model: keras.Model) -> list[dict[str, Any]]:
-    """One row a layer: name, class, output shape (with None for the batch), parameters.
+    """One row a layer: name, class, output shape (with None for the batch), parameters, and the
+    `multiply_adds` of one image on its way forward.
 
     A backbone is one row; a residual block has a row for each of its layers and one for the sum.
     """
@@ -214,10 +216,24 @@ def layer_table(spec: dict[str, Any], model: keras.Model) -> list[dict[str, Any]
                 "class_name": class_name,
                 "output_shape": list(layer.output.shape),
                 "parameters": layer.count_params(),
+                "multiply_adds": _multiply_adds(layer),
                 "config": config,
             }
         )
     return rows
+
+
+def _multiply_adds(layer: keras.Layer) -> int:
+    """Of convolutions and dense layers: every weight of a kernel is used once for each position of
+    the output. What has no kernel (pooling, normalisation, activations) costs little and counts 0.
+    """
+    if hasattr(layer, "layers"):  # a backbone
+        return sum(_multiply_adds(inner) for inner in layer.layers)
+    kernels = [weight for weight in layer.weights if weight.name.endswith("kernel")]
+    if not kernels:
+        return 0
+    positions = math.prod(layer.output.shape[1:-1])  # of (batch, h, w, channels)
+    return positions * sum(math.prod(kernel.shape) for kernel in kernels)
 
 
 def _counts_after(augment: list[dict[str, Any]]) -> Counter[str]:

@@ -87,7 +87,8 @@ def write_page(
             catalog, newstyle=True
         )
         for name in (
-            "percent", "points", "count", "duration", "sentence", "metric_name", "split_name",
+            "percent", "points", "count", "duration", "operations", "sentence", "metric_name",
+            "split_name",
         ):  # fmt: skip
             environment.filters[name] = getattr(wording, name)
         css = (Path(templates) / "page.css").read_text(encoding="utf-8").strip()
@@ -152,6 +153,7 @@ def _chapter(notebook: Notebook, results: Path, chapters: Path) -> dict[str, Any
         "tables": [(None, rows_outside(notebook)), *((grid, grid.rows) for grid in grids)],
         "grids": [(grid, _figure(folder, grid.figure, notebook.name)) for grid in grids],
         "metric": page["metric"],
+        "reach": page.get("reach"),
         "baseline": page.get("baseline"),
         "verdicts": baseline_pairs(notebook),
         "other_verdicts": [p for p in notebook.pairs if p not in baseline_pairs(notebook)],

@@ -153,6 +153,14 @@ def duration(seconds: Any) -> str:
     return tr("{hours} h {minutes:02d} min", hours=whole // 3600, minutes=whole % 3600 // 60)
 
 
+def operations(number: Any) -> str:
+    """Floating point operations: `1.23 PFLOP`."""
+    if not _known(number):
+        return "–"
+    power = min(max(int(math.log10(max(number, 1))) // 3, 2), 6)
+    return f"{number / 1000**power:.3g} {' kMGTPE'[power]}FLOP"
+
+
 def date(stamp: str) -> str:
     """`21 November 2026, 05:00 UTC` of an ISO time."""
     try:
