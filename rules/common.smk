@@ -30,7 +30,9 @@ ROOT = Path(os.path.relpath(CHECKOUT))
 NAME = NAME_PATTERN.strip("^$")
 
 try:
-    PROJECT = load_project(config)
+    # A job in a process of its own reads no more notebooks than it needs: the first process has
+    # checked them all.
+    PROJECT = load_project(config, whole=workflow.is_main_process)
     PROJECT.check_results()
 except ScratchbookError as error:
     raise WorkflowError(str(error))
@@ -154,7 +156,7 @@ def kept_epochs(wildcards):
 
 def cam_choices(wildcards):
     """What Grad-CAM is to look at."""
-    return PROJECT.page(wildcards.notebook)["cam"]
+    return PROJECT.cam(wildcards.notebook)
 
 
 def maps_of_other_seeds(wildcards):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from functools import partial
+from collections import ChainMap
+from collections.abc import Mapping, Sequence
+from functools import cached_property, partial
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -19,7 +20,7 @@ from pydantic_core import PydanticCustomError
 from .claims import METRICS, bindings
 from .diagnoses import Diagnoses
 from .errors import nearest
-from .experiments import DEFAULTS, Defaults, Experiment, GridMember, Text
+from .experiments import DEFAULTS, Defaults, Experiment, GridMember, Text, Training
 from .grids import NAME_THEM, Setting, combinations, member_name, place
 from .keras_api import keras_object
 from .layers import layer_object
@@ -111,12 +112,13 @@ class Notebook(Strict):
             return declared
         single = {name: one for name, one in declared.items() if one.grid is None}
         expanded: dict[str, Experiment] = {}
+        known = ChainMap(expanded, single)
         for name, experiment in declared.items():
             if experiment.grid is None:
                 expanded[name] = experiment
                 continue
             try:
-                members = _grid_members(name, experiment, single | expanded, info.data["defaults"])
+                members = _grid_members(name, experiment, known, info.data["defaults"])
             except PydanticCustomError as error:
                 inside = (error.context or {}).get("inside", ())
                 raise unusable(error.message(), name, "grid", *inside) from None
@@ -138,20 +140,28 @@ class Notebook(Strict):
             raise unusable(
                 f"baseline: no experiment {self.baseline!r}; {nearest(self.baseline, known)}"
             )
+        sound: set[str] = set()  # their ancestors are known, and one has layers
         for name, experiment in known.items():
-            chain = [name]
-            while (parent := known[chain[-1]].parent) is not None:
+            chain = {name: None}  # a dict, as a set that keeps the order
+            last = name
+            while last not in sound and (parent := known[last].parent) is not None:
                 if parent not in known:
                     raise unusable(
-                        f"experiments.{chain[-1]}.parent: no experiment {parent!r}; "
+                        f"experiments.{last}.parent: no experiment {parent!r}; "
                         f"{nearest(parent, known)}"
                     )
-                chain.append(parent)
-                if parent in chain[:-1]:
+                if parent in chain:
                     raise unusable(
-                        f"experiments.{name}.parent: goes in a circle: {' → '.join(chain)}"
+                        f"experiments.{name}.parent: goes in a circle: "
+                        f"{' → '.join([*chain, parent])}"
                     )
-            if all(known[ancestor].layers is None for ancestor in chain):
+                chain[parent] = None
+                last = parent
+            found = last in sound
+            for one in reversed(chain):
+                found = found or known[one].layers is not None
+                sound.update([one] if found else [])
+            if not found:
                 raise unusable(
                     f"experiments.{name}.layers: is missing; give the list of layers, "
                     "or a `parent` to take them from"
@@ -176,20 +186,21 @@ class Notebook(Strict):
 
     @model_validator(mode="after")
     def _warm_starts_lead_back(self) -> Notebook:
+        sound: set[str] = set()  # those that lead back to random weights
         for name in self.experiments:
-            chain = [name]
-            while (start := self.experiments[chain[-1]].initial_weights) is not None:
-                where = f"experiments.{chain[-1]}.initial_weights"
+            chain = {name: None}  # a dict, as a set that keeps the order
+            last = name
+            while last not in sound and (start := self.experiments[last].initial_weights):
+                where = f"experiments.{last}.initial_weights"
                 source = start.experiment
                 if source not in self.experiments:
                     raise unusable(
                         f"{where}.experiment: no experiment {source!r}; "
                         f"{nearest(source, self.experiments)}"
                     )
-                chain.append(source)
-                if source in chain[:-1]:
+                if source in chain:
                     raise unusable(
-                        f"{where}.experiment: goes in a circle: {' → '.join(chain)}; "
+                        f"{where}.experiment: goes in a circle: {' → '.join([*chain, source])}; "
                         "let one of them start from random weights"
                     )
                 epochs = self._value(source, "epochs")
@@ -198,6 +209,9 @@ class Notebook(Strict):
                         f"{where}.checkpoint: is epoch {start.checkpoint}, but {source} is trained "
                         f"for {epochs}"
                     )
+                chain[source] = None
+                last = source
+            sound.update(chain)
         return self
 
     @model_validator(mode="after")
@@ -270,12 +284,33 @@ class Notebook(Strict):
                     )
         return self
 
-    def _chain(self, experiment: str) -> list[Experiment]:
-        return _chain(self.experiments[experiment], self.experiments)
+    @cached_property
+    def _inherited(self) -> dict[str, dict[str, Any]]:
+        """What each experiment says itself or takes from its parents, each of them visited once."""
+        found: dict[str, dict[str, Any]] = {}
+        for name in self.experiments:
+            chain = [name]
+            while chain[-1] not in found and (parent := self.experiments[chain[-1]].parent):
+                chain.append(parent)
+            for one in reversed(chain):
+                if one not in found:
+                    experiment = self.experiments[one]
+                    found[one] = found.get(experiment.parent or "", {}) | _written(experiment)
+        return found
+
+    @cached_property
+    def _started_from(self) -> dict[str, set[str | int]]:
+        """The checkpoints of an experiment that others start from."""
+        found: dict[str, set[str | int]] = {}
+        for experiment in self.experiments.values():
+            if start := experiment.initial_weights:
+                found.setdefault(start.experiment, set()).add(start.checkpoint)
+        return found
 
     def _value(self, experiment: str, key: str) -> Any:
         """A training key as the experiment has it, wherever it is written."""
-        return _value(self._chain(experiment), self.defaults, key)
+        inherited = self._inherited[experiment]
+        return inherited[key] if key in inherited else _value([], self.defaults, key)
 
     def threads(self, experiment: str) -> int:
         """CPU threads of the experiment's trainings."""
@@ -292,12 +327,9 @@ class Notebook(Strict):
     def kept_epochs(self, experiment: str) -> dict[int, list[str]]:
         """The numbered epochs whose weights are needed, and by what: Grad-CAM (`cam`) or another
         experiment's `warm start`. The best and the last are kept anyway."""
-        starts = (other.initial_weights for other in self.experiments.values())
-        needs: dict[str, list[int | str]] = {
-            "cam": [*self.cam.numbered()] if self.cam else [],
-            "warm start": [
-                start.checkpoint for start in starts if start and start.experiment == experiment
-            ],
+        needs: dict[str, set[str | int]] = {
+            "cam": {*self.cam.numbered()} if self.cam else set(),
+            "warm start": self._started_from.get(experiment, set()),
         }
         return {
             epoch: [need for need, wanted in needs.items() if epoch in wanted]
@@ -308,15 +340,13 @@ class Notebook(Strict):
     def spec(self, experiment: str) -> dict[str, Any]:
         """What determines the experiment's runs, with every default filled in (plain JSON)."""
         value = partial(self._value, experiment)
-        chain = self._chain(experiment)
-        layers = next(level.layers for level in chain if level.layers is not None)
         recorded = self.experiments[experiment].recorded
         start = self.experiments[experiment].initial_weights
         schedule = value("schedule")
         given = {"initial_weights": start, "schedule": schedule}  # written only where there is one
         return {
             "dataset": self.dataset,
-            "layers": [layer_object(entry, self.defaults.layers) for entry in layers],
+            "layers": [layer_object(entry, self.defaults.layers) for entry in value("layers")],
             "augment": [keras_object(entry, "augmentation layer") for entry in value("augment")],
             "optimizer": keras_object(value("optimizer"), "optimizer"),
             "loss": value("loss"),
@@ -331,11 +361,18 @@ class Notebook(Strict):
         }
 
 
-def _chain(experiment: Experiment, known: dict[str, Experiment]) -> list[Experiment]:
+def _written(experiment: Experiment) -> dict[str, Any]:
+    """The keys that an experiment's children take from it, as far as they stand there."""
+    keys = experiment.model_fields_set & {"layers", *Training.model_fields}
+    written = {key: getattr(experiment, key) for key in keys}
+    return {key: value for key, value in written.items() if (key, value) != ("layers", None)}
+
+
+def _chain(experiment: Experiment, known: Mapping[str, Experiment]) -> list[Experiment]:
     """The experiment, its parent, its parent's parent, … as far as they are known."""
     chain = [experiment]
-    names: set[str | None] = {None}
-    while (name := chain[-1].parent) not in names and name in known:
+    names: set[str] = set()
+    while (name := chain[-1].parent) is not None and name not in names and name in known:
         chain.append(known[name])
         names.add(name)
     return chain
@@ -349,7 +386,7 @@ def _value(chain: list[Experiment], defaults: Defaults, key: str) -> Any:
 
 
 def _grid_members(
-    name: str, experiment: Experiment, known: dict[str, Experiment], defaults: Defaults
+    name: str, experiment: Experiment, known: Mapping[str, Experiment], defaults: Defaults
 ) -> dict[str, Experiment]:
     """The experiments that a grid makes, by name.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any
 
@@ -72,21 +72,30 @@ def read_yaml(path: Path) -> Any:
 
 def line_of(path: Path, location: tuple[str | int, ...]) -> int | None:
     """The line in which the value at `location` (keys and list positions) begins."""
+    return line_finder(path)(location)
+
+
+def line_finder(path: Path) -> Callable[[tuple[str | int, ...]], int | None]:
+    """`line_of` for many places of one file, which is read once."""
     try:
-        node = yaml.compose(path.read_bytes(), Loader=_Loader)
+        root = yaml.compose(path.read_bytes(), Loader=_Loader)
     except (OSError, yaml.YAMLError):
-        return None
-    line = None
-    for part in location:
-        if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            line = node.start_mark.line + 1
-        elif isinstance(node, yaml.MappingNode):
-            pairs = {key.value: (key, value) for key, value in node.value}
-            if str(part) not in pairs:
+        root = None
+
+    def line_at(location: tuple[str | int, ...]) -> int | None:
+        node, line = root, None
+        for part in location:
+            if isinstance(node, yaml.SequenceNode) and part in range(len(node.value)):
+                node = node.value[part]
+                line = node.start_mark.line + 1
+            elif isinstance(node, yaml.MappingNode):
+                pairs = {key.value: (key, value) for key, value in node.value}
+                if str(part) not in pairs:
+                    break
+                key, node = pairs[str(part)]
+                line = key.start_mark.line + 1
+            else:
                 break
-            key, node = pairs[str(part)]
-            line = key.start_mark.line + 1
-        else:
-            break
-    return line
+        return line
+
+    return line_at
