@@ -29,13 +29,16 @@ localrules:
 
 onstart:
     check_networks()
+    keep_records()
 
 
 onsuccess:
+    KEEPING.close()
     remove_partial_page()
 
 
 onerror:
+    KEEPING.close()
     write_partial_page()
 
 

@@ -1,3 +1,4 @@
+import contextlib
 import hashlib
 import os
 import subprocess
@@ -16,6 +17,7 @@ os.environ.update(
 # Where Python may leave no bytecode, each job compiles all of TensorFlow anew: 6 of its 10 s.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+from scratchbook import bucket
 from scratchbook.config.code import code_of
 from scratchbook.config.errors import ScratchbookError
 from scratchbook.config.project import load_project
@@ -23,7 +25,10 @@ from scratchbook.config.strict import NAME_PATTERN
 from scratchbook.data.location import fingerprint
 from scratchbook.models.weights import weights_files
 from snakemake.exceptions import WorkflowError
+from snakemake.io import flag
 from snakemake.iocontainers import Wildcards
+from snakemake.logging import logger
+from snakemake.path_modifier import PATH_MODIFIER_FLAG
 
 # Relative, so that moving the folder changes no job's inputs.
 ROOT = Path(os.path.relpath(CHECKOUT))
@@ -43,19 +48,62 @@ PARTIAL = Path(REPORT).with_suffix(".partial.html")
 # In the folder that holds all it describes; a smoke run is no result to describe.
 CRATE = "ro-crate-metadata.json"
 TARGETS = [REPORT] if PROJECT.settings.smoke else [REPORT, CRATE]
+RECORDS = f"{RESULTS}/records.tar.gz"  # in a bucket, a copy of
+SNAKEMAKE_RECORDS = Path(".snakemake/metadata")
+KEEPING = contextlib.ExitStack()
 LOGS = f"{RESULTS}/logs"
 BENCHMARKS = f"{RESULTS}/benchmarks"
 RUN = f"{RESULTS}/{{notebook}}/{{experiment}}/seed{{seed}}"
 
 
+def in_bucket(path):
+    """Where the local copy of a result is that a profile keeps in a bucket; else the path itself."""
+    return workflow.modifier.path_modifier.apply_default_storage(path)
+
+
+def of_checkout(file):
+    """A file that is never in a bucket. Not `local(file)`: where disks are not shared, that would
+    keep its jobs from being submitted, but these are on every node, as the scripts are.
+    """
+    return flag(str(file), PATH_MODIFIER_FLAG)
+
+
 def stage_code(script):
     """The package's files that a stage runs: editing one re-runs the stage."""
     return [
-        str(path)
+        of_checkout(path)
         for path in code_of(
             ROOT / "workflow/scripts" / script, ROOT / "src/scratchbook"
         )
     ]
+
+
+def reach_bucket():
+    """Tells jobs of the bucket that a profile names, and learns from it what other checkouts did."""
+    settings = workflow.storage_settings
+    os.environ.pop(bucket.VARIABLE, None)
+    if settings.default_storage_provider is None:
+        return
+    os.environ[bucket.VARIABLE] = bucket.describe_bucket(
+        settings.default_storage_provider,
+        settings.default_storage_prefix,
+        workflow.storage_registry.default_storage_provider.settings,
+    )
+    if workflow.is_main_process:
+        try:
+            bucket.fetch_records(SNAKEMAKE_RECORDS, RECORDS)
+        except Exception as error:
+            raise WorkflowError(
+                f"cannot read from {settings.default_storage_prefix}: {error}"
+            )
+
+
+def keep_records():
+    """Copies Snakemake's records to the bucket, if there is one, until `KEEPING` is closed."""
+    if bucket.VARIABLE in os.environ:
+        KEEPING.enter_context(
+            bucket.kept_records(SNAKEMAKE_RECORDS, RECORDS, logger.info)
+        )
 
 
 def check_networks():
@@ -79,12 +127,13 @@ def check_networks():
 
 def write_partial_page():
     """Shows what is there when some runs failed; the workflow's exit code stays an error."""
-    if not any(Path(RESULTS).glob("*/*/seed*/run.json")):
+    results = Path(in_bucket(RESULTS))
+    if not any(results.glob("*/*/seed*/run.json")):
         return
     from scratchbook.report import partial
 
     partial.write_partial_page(
-        all_pages(None), Path(RESULTS), ROOT / "report", PARTIAL, PROJECT.command()
+        all_pages(None), results, ROOT / "report", PARTIAL, PROJECT.command()
     )
     print(f"{PARTIAL}: the page of what is there", file=sys.stderr)
 
@@ -130,7 +179,8 @@ def pretrained_files(wildcards):
     """The weights files, of those that an experiment's backbones start from, that are there."""
     layers = run_spec(wildcards)["layers"]
     return [
-        str(file) for file in weights_files(layers, Path(PROJECT.settings.data_dir))
+        of_checkout(file)
+        for file in weights_files(layers, Path(PROJECT.settings.data_dir))
     ]
 
 
@@ -192,9 +242,29 @@ def mapped_runs(wildcards):
     return files_of_runs(wildcards.notebook, "cam.h5", "drift.csv")
 
 
+def compared_tables():
+    """The comparisons of all notebooks."""
+    return [
+        f"{RESULTS}/{notebook}/{table}.csv"
+        for notebook in PROJECT.notebooks
+        for table in ("compare", "comparisons")
+    ]
+
+
+def shown_results(_wildcards):
+    """What the page and the crate tell of all notebooks' runs."""
+    each = [Wildcards(fromdict={"notebook": name}) for name in PROJECT.notebooks]
+    data = sorted({dataset_of(notebook) for notebook in each})
+    return data + [
+        file
+        for notebook in each
+        for file in evaluated_runs(notebook) + mapped_runs(notebook)
+    ]
+
+
 def template_files():
     """The page's templates and styles: editing one renders the page anew."""
-    return sorted(str(path) for path in (ROOT / "report").glob("*.*"))
+    return [of_checkout(path) for path in sorted((ROOT / "report").glob("*.*"))]
 
 
 def catalogs():
@@ -202,13 +272,16 @@ def catalogs():
     language = PROJECT.settings.language
     if language == "en":
         return []
-    return str(ROOT / f"src/scratchbook/locale/{language}/LC_MESSAGES/scratchbook.po")
+    return of_checkout(
+        ROOT / f"src/scratchbook/locale/{language}/LC_MESSAGES/scratchbook.po"
+    )
 
 
 def config_files():
     """What was declared; the page shows it."""
     notebooks = [f"config/notebooks/{name}.yaml" for name in PROJECT.notebooks]
-    return ["config/config.yaml", "config/datasets.yaml", *notebooks]
+    files = ["config/config.yaml", "config/datasets.yaml", *notebooks]
+    return [of_checkout(file) for file in files]
 
 
 def licence_file():
@@ -235,7 +308,7 @@ def all_pages(_wildcards):
 def rule_graph(_wildcards):
     """The names of the rules whose outputs each one reads. Found as Snakemake finds them, from the
     page backwards, through one job of each in each notebook."""
-    reads, seen, wanted = {}, set(), [("all", file) for file in TARGETS]
+    reads, seen, wanted = {}, set(), [("all", in_bucket(file)) for file in TARGETS]
     while wanted:
         reader, file = wanted.pop()
         writer = next((each for each in workflow.rules if each.is_producer(file)), None)
@@ -250,3 +323,6 @@ def rule_graph(_wildcards):
             files = writer.expand_input(wildcards)[0]
             wanted += [(writer.name, str(each)) for each in files]
     return {name: sorted(reads[name]) for name in sorted(reads)}
+
+
+reach_bucket()

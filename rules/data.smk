@@ -1,6 +1,7 @@
 rule prepare_dataset:
     input:
-        code=stage_code("prepare_dataset.py"),
+        # The source's files are here and, unless disks are shared, nowhere else.
+        code=[local(file) for file in stage_code("prepare_dataset.py")],
     output:
         f"{RESULTS}/data/{{dataset}}.h5",
     log:

@@ -36,10 +36,12 @@ rule write_report:
     input:
         notebooks=[f"{RESULTS}/{name}/notebook.md" for name in PROJECT.notebooks],
         figures=[f"{RESULTS}/{name}/figures" for name in PROJECT.notebooks],
+        tables=compared_tables(),
+        results=shown_results,
         templates=template_files(),
         catalogs=catalogs(),
         config=config_files(),
-        requirements=str(ROOT / "requirements.txt"),
+        requirements=of_checkout(ROOT / "requirements.txt"),
         code=stage_code("write_report.py"),
     output:
         report(REPORT, caption="../report/captions/page.rst"),
@@ -67,15 +69,11 @@ rule describe_results:
     input:
         report=REPORT,
         notebooks=[f"{RESULTS}/{name}/notebook.md" for name in PROJECT.notebooks],
-        runs=[
-            file
-            for name in PROJECT.notebooks
-            for file in files_of_runs(name, "run.json", "metrics.json")
-        ],
-        tables=[f"{RESULTS}/{name}/compare.csv" for name in PROJECT.notebooks],
+        results=shown_results,
+        tables=compared_tables(),
         config=config_files(),
-        snakefile=str(ROOT / "Snakefile"),
-        trainer=str(ROOT / "workflow/scripts/train_run.py"),
+        snakefile=of_checkout(ROOT / "Snakefile"),
+        trainer=of_checkout(ROOT / "workflow/scripts/train_run.py"),
         code=stage_code("describe_results.py"),
     output:
         CRATE,

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from scratchbook.bucket import kept_state
 from scratchbook.console import job_log
 from scratchbook.hardware import describe_hardware, keras_device, resolve_precision
 
@@ -13,6 +14,7 @@ notebook, experiment, seed = (
 with (
     job_log(snakemake.log[0], f"{notebook}/{experiment} seed {seed}") as console,
     keras_device(snakemake.params.threads, snakemake.resources.gpu > 0, console.say) as on_gpu,
+    kept_state(Path(snakemake.params.state), console.say),
 ):
     from scratchbook.data.prepared import Prepared
     from scratchbook.training.run import RunFiles, train_run

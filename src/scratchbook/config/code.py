@@ -6,7 +6,8 @@ import ast
 from pathlib import Path
 
 PACKAGE = "scratchbook"
-_LEFT_OUT = ("config",)  # it only checks; what it decides reaches a job as a parameter
+# config only checks, and what it decides reaches a job as a parameter; bucket carries copies.
+_LEFT_OUT = ("config", "bucket")
 
 
 def code_of(script: Path, package: Path) -> list[Path]:

@@ -1,0 +1,217 @@
+"""What a bucket holds beside results: trainings' states and Snakemake's records, a tar file each.
+
+Snakemake brings to a bucket what a job declares, once the job has ended. This goes through the
+storage plugin that Snakemake uses, whichever that is.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import tarfile
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+VARIABLE = "SCRATCHBOOK_BUCKET"  # of the environment, in which jobs are told of the bucket
+SHARE = 20  # at most one of so many seconds goes to copying
+PAUSE = 1.0  # seconds between two looks, at least
+
+
+def describe_bucket(provider: str, prefix: str, settings: Any) -> str:
+    """The value of `VARIABLE`: a storage plugin's name, where results go, the plugin's settings."""
+    told = {"provider": provider, "prefix": prefix.rstrip("/"), "settings": asdict(settings)}
+    return json.dumps(told)
+
+
+class Bucket:
+    """The place in a bucket that `describe_bucket` told of."""
+
+    def __init__(self, description: str) -> None:
+        # Only who uses a bucket has the plugin and pays for its import.
+        from snakemake_interface_storage_plugins.registry import StoragePluginRegistry
+
+        told = json.loads(description)
+        plugin: Any = StoragePluginRegistry().get_plugin(told["provider"])
+        self.prefix = told["prefix"]
+        self._folder = tempfile.TemporaryDirectory(prefix="scratchbook-bucket-")
+        self._provider = plugin.storage_provider(
+            local_prefix=Path(self._folder.name),
+            logger=logging.getLogger(__name__),
+            settings=plugin.settings_cls(**told["settings"]),
+        )
+
+    def put(self, name: str, folder: Path, files: Iterable[Path]) -> None:
+        """Makes the object `name` of these files of a folder; it is replaced as a whole."""
+        with self._object(name) as (kept, local):
+            with tarfile.open(local, "w:gz", compresslevel=1) as archive:
+                for file in files:
+                    archive.add(file, file.relative_to(folder).as_posix())
+            kept.store_object()
+
+    @contextmanager
+    def opened(self, name: str) -> Iterator[tarfile.TarFile | None]:
+        """The object `name` to read from; None where there is none."""
+        with self._object(name) as (kept, local):
+            if not kept.exists():
+                yield None
+                return
+            kept.retrieve_object()
+            with tarfile.open(local) as archive:
+                yield archive
+
+    def remove(self, name: str) -> None:
+        """Removes the object `name`, where there is one."""
+        with self._object(name) as (kept, _):
+            if kept.exists():
+                kept.remove()
+
+    @contextmanager
+    def _object(self, name: str) -> Iterator[tuple[Any, Path]]:
+        kept = self._provider.object(f"{self.prefix}/{name}")
+        with tempfile.TemporaryDirectory(dir=self._folder.name) as folder:
+            kept.set_local_path(Path(folder, "archive"))
+            yield kept, kept.local_path()
+
+
+@contextmanager
+def kept_state(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Around a training: keeps a copy of its state in the bucket, with which any node can go on.
+
+    Does nothing where there is no bucket. A bucket that cannot be reached ends no training.
+
+    Args:
+        folder: the state, as `scratchbook.training.state` writes it; a relative path.
+        say: takes a line for the log and the terminal.
+    """
+    if (description := os.getenv(VARIABLE)) is None:
+        yield
+        return
+    name = f"{folder.as_posix()}.tar.gz"
+    try:
+        bucket = Bucket(description)
+        with bucket.opened(name) as archive:
+            if archive is not None and _take_newer(archive, folder):
+                say(f"the state of this run is taken from {bucket.prefix}/{name}")
+    except Exception as error:
+        say(f"without a copy of the state in the bucket: {error}")
+        yield
+        return
+    copied = _newest(folder)
+
+    def copy() -> None:
+        nonlocal copied
+        if (newest := _newest(folder)) not in (None, copied):
+            # Of the newest epoch all is there; of the one that is being trained parts may be.
+            files = [folder / "key.json", *_epochs(folder), *folder.glob("checkpoints/*.h5")]
+            bucket.put(name, folder, files)
+            copied = newest
+
+    with _repeated(copy, say):
+        yield
+    with _told(say):
+        bucket.remove(name)
+
+
+def fetch_records(folder: Path, name: str) -> None:
+    """Takes from the bucket what it knows better of how files were made than this folder does.
+
+    Without, Snakemake makes all anew in a fresh checkout, whose files are newer than the results.
+
+    Args:
+        folder: `.snakemake/metadata`: a file for each output.
+        name: of the records in the bucket.
+    """
+    with Bucket(os.environ[VARIABLE]).opened(name) as archive:
+        for part in (folder, folder.with_name("incomplete")):  # Snakemake looks for both
+            part.mkdir(parents=True, exist_ok=True)
+        for member in archive or ():
+            here = folder / member.name
+            if not here.exists() or here.stat().st_mtime < member.mtime:
+                archive.extract(member, folder, filter="data")  # type: ignore[union-attr]
+
+
+@contextmanager
+def kept_records(folder: Path, name: str, say: Callable[[str], None]) -> Iterator[None]:
+    """Around the work: keeps a copy of `.snakemake/metadata` in the bucket."""
+    bucket = Bucket(os.environ[VARIABLE])
+    copied: dict[Path, float] = {}
+
+    def copy() -> None:
+        nonlocal copied
+        times = {file: file.stat().st_mtime for file in folder.rglob("*") if file.is_file()}
+        if times != copied:
+            fetch_records(folder, name)  # another checkout may have added some
+            bucket.put(name, folder, times)
+            copied = times
+
+    with _repeated(copy, say):
+        yield
+
+
+@contextmanager
+def _repeated(copy: Callable[[], None], say: Callable[[str], None]) -> Iterator[None]:
+    """Calls `copy` again and again, in a thread, and once more at the end, however that comes."""
+    ended = threading.Event()
+
+    def follow() -> None:
+        pause = PAUSE
+        while not ended.wait(pause):
+            began = time.monotonic()
+            with _told(say):
+                copy()
+            pause = max(PAUSE, (SHARE - 1) * (time.monotonic() - began))
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        with _told(say):
+            copy()
+
+
+@contextmanager
+def _told(say: Callable[[str], None]) -> Iterator[None]:
+    """An error of the network or the bucket is said; the next copy may do."""
+    try:
+        yield
+    except FileNotFoundError:
+        pass  # a file that was listed is out of date and gone
+    except Exception as error:
+        say(f"not copied to the bucket: {error}")
+
+
+def _epochs(folder: Path) -> list[Path]:
+    return sorted(folder.glob("epoch-*.npz"))
+
+
+def _newest(folder: Path) -> tuple[str, float] | None:
+    """The newest epoch's file and when it was written."""
+    for file in reversed(_epochs(folder)):
+        return file.name, file.stat().st_mtime
+    return None
+
+
+def _take_newer(archive: tarfile.TarFile, folder: Path) -> bool:
+    """Puts a state in the place of a folder's, where that is older or there is none."""
+    here = _newest(folder)
+    if here and max(m.mtime for m in archive if m.name.startswith("epoch-")) <= here[1]:
+        return False
+    for found in folder.glob("*"):
+        if found.is_dir():
+            shutil.rmtree(found)
+        elif found.name != "lock":
+            found.unlink()
+    folder.mkdir(parents=True, exist_ok=True)
+    archive.extractall(folder, filter="data")
+    return True
