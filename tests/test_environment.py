@@ -20,13 +20,13 @@ def pins(file: str) -> dict[str, set[str]]:
 
 
 def test_every_requirement_is_pinned_and_none_names_an_address() -> None:
-    for file in ("requirements.txt", "requirements-dev.txt"):
+    for file in ("requirements.txt", "requirements-storage.txt", "requirements-dev.txt"):
         assert pins(file)
         assert "://" not in (REPOSITORY / file).read_text()
 
 
 def test_requirements_cover_what_is_asked_for() -> None:
-    for file in ("requirements", "requirements-dev"):
+    for file in ("requirements", "requirements-storage", "requirements-dev"):
         pinned = pins(f"{file}.txt")
         for line in (REPOSITORY / f"{file}.in").read_text().splitlines():
             if line and not line.startswith("#"):
