@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from itertools import zip_longest
@@ -83,7 +84,8 @@ def _described(weights: Weights) -> str:
 def survey_networks(
     specs: dict[str, dict[str, Any]], size: tuple[int, int]
 ) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """Builds each experiment's network, without pretrained weights, and counts it.
+    """Builds each experiment's network, without pretrained weights, and counts it. Experiments
+    that differ in how they train, as most of a grid do, share one.
 
     Args:
         specs: {experiment: resolved spec}.
@@ -97,18 +99,28 @@ def survey_networks(
 
     networks, mistakes = {}, []
     weights: dict[str, list[Weights]] = {}
+    built: dict[str, tuple[dict[str, Any], list[Weights]] | ScratchbookError] = {}
     for name, spec in specs.items():
-        keras.utils.clear_session(free_memory=True)
+        drawn = json.dumps([spec["layers"], spec["augment"]])
+        if drawn not in built:
+            keras.utils.clear_session(free_memory=True)
+            try:
+                model = build(spec, (*size, 3))
+                parameters = count_parameters(model)
+                network = {
+                    "id": display_id(spec["dataset"], parameters),
+                    "parameters": parameters,
+                    "layers": layer_table(spec, model),
+                }
+                built[drawn] = network, layer_weights(model)
+            except ScratchbookError as error:
+                built[drawn] = error
         try:
-            model = build(spec, (*size, 3))
-            parameters = count_parameters(model)
-            networks[name] = {
-                "id": display_id(spec["dataset"], parameters),
-                "parameters": parameters,
-                "layers": layer_table(spec, model),
-            }
-            weights[name] = layer_weights(model)
-            check_recorded(spec, parameters)
+            answer = built[drawn]
+            if isinstance(answer, ScratchbookError):
+                raise answer
+            networks[name], weights[name] = answer
+            check_recorded(spec, networks[name]["parameters"])
         except ScratchbookError as error:
             mistakes.append(f"experiments.{name}.{error}")
     for name, spec in specs.items():

@@ -32,22 +32,24 @@ class Grid:
 
 def grids_of(notebook: Notebook) -> list[Grid]:
     """The grids of a notebook in the order in which they are declared."""
-    found = []
-    for declared in notebook.page.get("grids", []):
-        points = {
-            experiment.name: experiment.declared["point"]
-            for experiment in notebook.experiments
-            if experiment.declared.get("group") == declared["name"]
-        }
-        rows = [row for row in notebook.rows if row["experiment"] in points]
-        found.append(Grid(declared["name"], declared["title"], declared["notes"], points, rows))
-    return found
+    found = {
+        declared["name"]: Grid(declared["name"], declared["title"], declared["notes"], {}, [])
+        for declared in notebook.page.get("grids", [])
+    }
+    groups = _groups(notebook)
+    for experiment in notebook.experiments:
+        if experiment.name in groups:
+            found[groups[experiment.name]].points[experiment.name] = experiment.declared["point"]
+    for row in notebook.rows:
+        if row["experiment"] in groups:
+            found[groups[row["experiment"]]].rows.append(row)
+    return list(found.values())
 
 
 def rows_outside(notebook: Notebook) -> list[dict[str, Any]]:
     """The rows of experiments that no grid made, best first."""
-    members = {name for grid in grids_of(notebook) for name in grid.points}
-    return [row for row in notebook.rows if row["experiment"] not in members]
+    groups = _groups(notebook)
+    return [row for row in notebook.rows if row["experiment"] not in groups]
 
 
 def draw_responses(notebook: Notebook) -> dict[str, str]:
@@ -71,3 +73,12 @@ def draw_responses(notebook: Notebook) -> dict[str, str]:
         elif measured and len(grid.paths) == 2:
             drawn[grid.figure] = figures.response_map(measured, grid.paths, metric)
     return drawn
+
+
+def _groups(notebook: Notebook) -> dict[str, str]:
+    """The grid of each experiment that one made."""
+    return {
+        experiment.name: experiment.declared["group"]
+        for experiment in notebook.experiments
+        if "group" in experiment.declared
+    }

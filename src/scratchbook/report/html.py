@@ -139,6 +139,8 @@ def _chapter(notebook: Notebook, results: Path, chapters: Path) -> dict[str, Any
     folder = chapters / notebook.name / "figures"
     data = read_data(Path(results) / "data" / f"{page['dataset']}.h5")
     grids = grids_of(notebook)
+    verdicts = baseline_pairs(notebook)
+    shown = {(pair["first"], pair["second"]) for pair in verdicts}
     return {
         "name": notebook.name,
         "title": page["title"] or notebook.name,
@@ -155,8 +157,8 @@ def _chapter(notebook: Notebook, results: Path, chapters: Path) -> dict[str, Any
         "metric": page["metric"],
         "reach": page.get("reach"),
         "baseline": page.get("baseline"),
-        "verdicts": baseline_pairs(notebook),
-        "other_verdicts": [p for p in notebook.pairs if p not in baseline_pairs(notebook)],
+        "verdicts": verdicts,
+        "other_verdicts": [p for p in notebook.pairs if (p["first"], p["second"]) not in shown],
         "figures": {"compare": _figure(folder, "compare", notebook.name)},
         "data": data,
         "experiments": [
@@ -167,8 +169,7 @@ def _chapter(notebook: Notebook, results: Path, chapters: Path) -> dict[str, Any
 
 def _experiment(experiment: Experiment, notebook: Notebook, folder: Path) -> dict[str, Any]:
     declared = experiment.declared
-    specs = {one["name"]: one["spec"] for one in notebook.page["experiments"]}
-    parent = specs.get(declared.get("parent"))
+    parent = notebook.specs.get(declared.get("parent") or "")
     first = experiment.runs[0] if experiment.runs else None
     evaluated = [run for run in experiment.runs if run.metrics and "test" in run.metrics["splits"]]
 
@@ -208,7 +209,7 @@ def _experiment(experiment: Experiment, notebook: Notebook, folder: Path) -> dic
                 "settling": wording.settling(read_drift(run)),
             }) and (seen["cam"] or seen["drift"])
         ],
-        "diagnoses": [one for one in notebook.diagnoses if one.experiment == experiment.name],
+        "diagnoses": notebook.diagnosed.get(experiment.name, []),
         "errors": _errors(evaluated[0]) if evaluated else None,
     }  # fmt: skip
 
@@ -294,7 +295,10 @@ def _left_out(notebook: Notebook) -> list[str]:
 
 
 def _distinct(values: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [value for i, value in enumerate(values) if value not in values[:i]]
+    first: dict[str, dict[str, Any]] = {}
+    for value in values:
+        first.setdefault(json.dumps(value, sort_keys=True), value)
+    return list(first.values())
 
 
 def _figure(folder: Path, name: str, prefix: str) -> Markup | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,19 @@ class Notebook:
     @property
     def name(self) -> str:
         return str(self.page["name"])
+
+    @cached_property
+    def specs(self) -> dict[str, dict[str, Any]]:
+        """The resolved spec of each experiment."""
+        return {one["name"]: one["spec"] for one in self.page["experiments"]}
+
+    @cached_property
+    def diagnosed(self) -> dict[str, list[Diagnosis]]:
+        """The findings on each experiment that has some; those on the notebook under no name."""
+        found: dict[str, list[Diagnosis]] = {}
+        for one in self.diagnoses:
+            found.setdefault(one.experiment, []).append(one)
+        return found
 
     @property
     def runs(self) -> list[Run]:

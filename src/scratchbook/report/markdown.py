@@ -124,12 +124,11 @@ def _experiment(experiment: Experiment, notebook: Notebook, drawn: dict[str, str
         blocks.append(f"### id: {_code(str(first.record['id']))}")
         blocks.append(f"## arch: {escape(shorthand(first.record['layers']))}")
         blocks.append(_fenced(summary_table(first.record["layers"], first.record["parameters"])))
-    parents = {one["name"]: one for one in notebook.page["experiments"]}
-    parent = parents.get(declared.get("parent"))
+    parent = notebook.specs.get(declared.get("parent") or "")
     if parent is not None:
-        changed = _changes(parent["spec"], declared["spec"])
+        changed = _changes(parent, declared["spec"])
         blocks += [
-            tr("### changed against {parent}", parent=_line(parent["name"])),
+            tr("### changed against {parent}", parent=_line(declared["parent"])),
             changed or tr("nothing"),
         ]
     blocks += ["### " + tr("hyper-parameters"), "\n".join(
@@ -138,9 +137,7 @@ def _experiment(experiment: Experiment, notebook: Notebook, drawn: dict[str, str
     said = [_line(text) for text in best_figures(experiment)]
     said += [escape(text) for text in declared.get("notes", [])]
     said += [
-        _line(f"{one.code}: {one.message} {one.advice}")
-        for one in notebook.diagnoses
-        if one.experiment == name
+        _line(f"{one.code}: {one.message} {one.advice}") for one in notebook.diagnosed.get(name, [])
     ]
     said += [tr("weights: {file}", file=_code(text)) for text in weights_lines(experiment)]
     if said:
