@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -169,7 +170,8 @@ def prepare_keras(threads: int, gpu: bool) -> bool:
     if not gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    import keras
+    with _as_if_missing("sklearn", "pandas", "matplotlib"):
+        import keras
 
     backend = keras.backend.backend()
     if backend == "tensorflow":
@@ -189,3 +191,17 @@ def prepare_keras(threads: int, gpu: bool) -> bool:
 
     torch.set_num_threads(threads)
     return bool(torch.cuda.is_available())
+
+
+@contextmanager
+def _as_if_missing(*packages: str) -> Iterator[None]:
+    """Keras imports these where they are installed, for wrappers, tables and pictures that nothing
+    here uses, and spends a third of its own import on them. They can be imported afterwards."""
+    hidden = [name for name in packages if name not in sys.modules]
+    for name in hidden:
+        sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]

@@ -1,0 +1,122 @@
+"""Facts that decide how fast things are and that no busy machine can blur: what each stage imports,
+how often TensorFlow traces, which bytes an epoch reads. No test here looks at a clock."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from scratchbook import models
+from test_training import SPEC, Data, data, train  # noqa: F401 (a fixture)
+
+SCRIPTS = Path(__file__).parent.parent / "workflow/scripts"
+LARGE = {"tensorflow", "jax", "torch", "keras", "sklearn", "pandas", "matplotlib", "statsmodels"}
+
+
+def large_imports(script: str, *, keras: bool = False) -> set[str]:
+    """The large packages that a process has loaded once it has all that a script imports."""
+    lines = ["import sys"]
+    if keras:
+        lines.append("from scratchbook.hardware import prepare_keras; prepare_keras(1, gpu=False)")
+    tree = ast.parse((SCRIPTS / script).read_text(encoding="utf-8"))
+    lines += [ast.unparse(n) for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom)]
+    lines.append(f"print(*({LARGE!r} & sys.modules.keys()))")
+    answer = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True
+    )
+    return set(answer.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("script", "allowed"),
+    [
+        ("prepare_dataset.py", set()),
+        ("evaluate_run.py", {"sklearn"}),
+        ("measure_drift.py", {"pandas"}),
+        ("compare_experiments.py", {"pandas", "statsmodels"}),
+        ("write_notebook.py", {"pandas", "statsmodels", "matplotlib"}),
+        ("write_report.py", {"pandas", "statsmodels", "matplotlib"}),
+        ("describe_results.py", set()),
+    ],
+)
+def test_a_stage_without_a_network_imports_no_large_package_but_those_it_works_with(
+    script: str, allowed: set[str]
+) -> None:
+    assert large_imports(script) <= allowed
+
+
+def test_training_imports_neither_scikit_learn_nor_pandas_nor_matplotlib() -> None:
+    loaded = large_imports("train_run.py", keras=True)
+    assert "keras" in loaded
+    assert not loaded & {"sklearn", "pandas", "matplotlib", "statsmodels"}
+
+
+def test_what_keras_does_without_can_be_imported_afterwards() -> None:
+    lines = (
+        "from scratchbook.hardware import prepare_keras; prepare_keras(1, gpu=False); "
+        "import pandas, sklearn.metrics, matplotlib.pyplot; "
+        "print(pandas.DataFrame({'a': [1]}).a[0])"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", lines], capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.strip() == "1"
+
+
+def test_an_epoch_reads_each_of_its_images_once(
+    tmp_path: Path,
+    data: Data,  # noqa: F811
+) -> None:
+    reads: list[int] = []
+    epochs: list[int] = []
+
+    class Watched(np.ndarray):
+        def __getitem__(self, rows: Any) -> np.ndarray:
+            batch = np.asarray(self)[rows]
+            reads.append(batch.nbytes)
+            return batch
+
+    class Lines(list[str]):
+        def append(self, line: str) -> None:
+            super().append(line)
+            if line.startswith("epoch "):
+                epochs.append(sum(reads))
+                reads.clear()
+
+    image = data.images.nbytes // len(data.images)
+    data.images = data.images.view(Watched)
+    train(tmp_path, data, SPEC, lines=Lines())
+    assert epochs == [50 * image] * SPEC["epochs"]  # 40 to train on, 10 to validate with
+
+
+@pytest.mark.parametrize(("batch_size", "traces"), [(20, 1), (16, 2)])
+def test_training_is_traced_once_and_once_more_where_the_last_batch_is_smaller(
+    tmp_path: Path,
+    data: Data,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    batch_size: int,
+    traces: int,
+) -> None:
+    training: list[bool] = []
+    start = models.start
+
+    def watched(*given: Any, **named: Any) -> Any:
+        model = start(*given, **named)
+        call = model.call
+
+        def counted(*inputs: Any, **options: Any) -> Any:  # runs only while Keras traces
+            training.append(bool(options.get("training")))
+            return call(*inputs, **options)
+
+        monkeypatch.setattr(model, "call", counted)
+        return model
+
+    monkeypatch.setattr(models, "start", watched)
+    train(tmp_path, data, SPEC | {"batch_size": batch_size})  # of 40 images
+    assert training.count(True) == traces
