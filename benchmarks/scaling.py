@@ -1,0 +1,184 @@
+"""How the workflow grows: sets of 100, 1,000 and 10,000 runs in; time, memory and page size out.
+
+    uv run python benchmarks/scaling.py
+
+A notebook of the sets has 50 experiments with two seeds. Snakemake is the real one, the results are
+made: ten experiments' files, linked under the other names. Look at processor seconds: other work on
+the machine stretches the clock's, but not those.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+REPOSITORY = Path(__file__).parent.parent
+sys.path.insert(0, str(REPOSITORY / "tests"))
+
+from projects import make_project  # noqa: E402 (found through the line above)
+from result_trees import make_results  # noqa: E402
+from scratchbook.config.project import load_project  # noqa: E402
+
+EXPERIMENTS, SEEDS, MADE = 50, 2, 10
+LAYERS = """
+    layers:
+      - Conv2D: {filters}
+      - Dropout: 0.1
+      - MaxPooling2D
+      - Flatten
+      - Dense: {{units: 3, activation: softmax, name: predictions}}"""
+
+
+class Cost(NamedTuple):
+    """What a process and those it started took."""
+
+    wall: float
+    cpu: float
+    peak_mb: float
+
+
+def make_set(
+    folder: Path, notebooks: int, experiments: int = EXPERIMENTS, seeds: int = SEEDS
+) -> None:
+    """A project with so many notebooks; half of their experiments share a network."""
+    make_project(folder)
+    (folder / "config/notebooks/halves.yaml").unlink()
+    tried = "".join(
+        f"  e{i}:\n    title: the rate {1 + i / 100:g} thousandths"
+        + ("\n    parent: e0" if i else "")
+        + (LAYERS.format(filters=2 + i % 7) if i % 2 == 0 else "")
+        + f"\n    optimizer: {{Adam: {{learning_rate: {0.001 + i / 1e5:.5f}}}}}\n"
+        for i in range(experiments)
+    )
+    names = [f"n{i:03}" for i in range(notebooks)]
+    for name in names:
+        (folder / f"config/notebooks/{name}.yaml").write_text(
+            "goal: Which rate?\ndataset: shapes\ndefaults:\n  epochs: 10\n"
+            "  layers: {Conv2D: {kernel_size: 3, padding: same, activation: relu}}\n"
+            f"experiments:\n{tried}"
+        )
+    (folder / "config/config.yaml").write_text(
+        f"notebooks: {json.dumps(names)}\nseeds: {list(range(seeds))}\nprecision: float32\n"
+    )
+
+
+def measure(folder: Path, *command: str, until: str | None = None) -> Cost:
+    """Runs Python in a project, to its end or to the first line that holds `until`."""
+    started = time.monotonic()
+    process = subprocess.Popen(
+        [sys.executable, *command],
+        cwd=folder, env={**os.environ, "PYTHONPATH": str(folder / "src")}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if until and until in line:
+            break
+    wall = time.monotonic() - started
+    if until:
+        os.killpg(process.pid, signal.SIGKILL)
+    _, status, used = os.wait4(process.pid, 0)
+    if status and not (until and until in lines[-1]):
+        raise RuntimeError("".join(lines[-20:]))
+    return Cost(wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1e3)
+
+
+def make_files(folder: Path) -> None:
+    """Results for every run of a project: a few experiments made, linked under the other names."""
+    project, results = load_project(folder=folder), folder / "results"
+    first, *others = project.notebooks
+    page = project.page(first)
+    few = page | {
+        "experiments": [
+            one | {"spec": one["spec"] | {"notebook": first, "experiment": one["name"],
+                                          "monitor": "val_accuracy"}}
+            for one in page["experiments"][:MADE]
+        ]
+    }  # fmt: skip
+    make_results(results, few, counts={"train": 50, "validation": 50, "test": 1000})
+    for i, experiment in enumerate(page["experiments"][MADE:]):
+        source = results / first / page["experiments"][i % MADE]["name"]
+        shutil.copytree(source, results / first / experiment["name"], copy_function=os.link)
+    for other in others:
+        shutil.copytree(results / first, results / other, copy_function=os.link)
+
+
+WRITE_PAGE = """
+from pathlib import Path
+from scratchbook.config.project import load_project
+from scratchbook.report import write_page
+project, results, made = load_project(), Path("results"), Path("results/partial")
+pages = [project.page(name) for name in project.notebooks]
+write_page(pages, results, Path("report"), Path("all.html"), "", chapters=made, tables=made)
+"""
+
+
+def measure_set(folder: Path) -> dict[str, tuple[Cost, str]]:
+    """What a set costs, step by step, and the size of each page."""
+    first, *others = load_project(folder=folder).notebooks
+    snakemake = ("-m", "snakemake", "--cores", "2", "--resources", "gpu=0")
+    found = {"dry-run": (measure(folder, *snakemake, "--dry-run", "-q"), "")}
+    data = folder / "results/data/shapes.h5"
+    data.parent.mkdir(parents=True)
+    data.touch()
+    job = f"train_run:notebook={first},experiment=e1,seed=0"
+    remote = ("--mode", "remote", "--nolock", "--force", "--allowed-rules", "train_run")
+    found["start of a job"] = (
+        measure(folder, *snakemake, *remote, "--target-jobs", job, "--dry-run"), "",
+    )  # fmt: skip
+    data.unlink()
+    found["first job starts"] = measure(folder, *snakemake, until="rule prepare_dataset"), ""
+    make_files(folder)
+    cost = measure(folder, "-m", "scratchbook.cli", "report", first, "--output", "one.html")
+    found["one notebook: compare, draw, page"] = cost, size_of(folder / "one.html")
+    made = folder / "results/partial"
+    for other in others:
+        shutil.copytree(made / first, made / other, copy_function=os.link)
+    cost = measure(folder, "-c", WRITE_PAGE)
+    found["page of all notebooks"] = cost, size_of(folder / "all.html")
+    return found
+
+
+def size_of(page: Path) -> str:
+    return f"{page.stat().st_size / 1e6:.1f} MB"
+
+
+def main() -> None:
+    """Measures each set once; prints a row for each step, with its growth over the set before."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, nargs="+", default=[100, 1000, 10_000])
+    given = parser.parse_args()
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python "
+          f"{platform.python_version()}, Snakemake {version('snakemake')}, n = 1")  # fmt: skip
+    print("\n| runs | step | processor s | growth | wall s | load | peak MB | page |")
+    print("|---:|---|---:|---:|---:|---:|---:|---:|")
+    sets = [(f"{runs:,}", runs // EXPERIMENTS // SEEDS, EXPERIMENTS, SEEDS) for runs in given.runs]
+    before: dict[str, float] = {}
+    for name, *shape in [*sets, ("1,000 in one notebook", 1, 1000, 1)]:
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary) / "project"
+            make_set(folder, *shape)
+            for step, (cost, size) in measure_set(folder).items():
+                growth = f"{cost.cpu / before[step]:.1f}×" if step in before else ""
+                before[step] = cost.cpu
+                print(f"| {name} | {step} | {cost.cpu:.1f} | {growth} | {cost.wall:.1f} | "
+                      f"{os.getloadavg()[0]:.0f} | {cost.peak_mb:.0f} | {size} |",
+                      flush=True)  # fmt: skip
+        before = before if name in [one[0] for one in sets[:-1]] else {}
+
+
+if __name__ == "__main__":
+    main()
