@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import yaml
 from packaging.requirements import Requirement
 
-from projects import REPOSITORY
+from projects import PARTS, REPOSITORY
 
 
 def pins(file: str) -> dict[str, set[str]]:
@@ -20,7 +21,12 @@ def pins(file: str) -> dict[str, set[str]]:
 
 
 def test_every_requirement_is_pinned_and_none_names_an_address() -> None:
-    for file in ("requirements.txt", "requirements-storage.txt", "requirements-dev.txt"):
+    for file in (
+        "requirements.txt",
+        "requirements-storage.txt",
+        "requirements-gpu.txt",
+        "requirements-dev.txt",
+    ):
         assert pins(file)
         assert "://" not in (REPOSITORY / file).read_text()
 
@@ -32,6 +38,48 @@ def test_requirements_cover_what_is_asked_for() -> None:
             if line and not line.startswith("#"):
                 name = re.split(r"[^A-Za-z0-9_.-]", line)[0]
                 assert name.lower() in pinned, name
+
+
+def test_the_set_for_gpus_is_requirements_txt_with_cuda_in_the_same_versions() -> None:
+    lines = {
+        file: set((REPOSITORY / file).read_text().splitlines())
+        for file in ("requirements.txt", "requirements-gpu.txt")
+    }
+    left_out = lines["requirements.txt"] - lines["requirements-gpu.txt"]
+    assert {Requirement(line).name for line in left_out} == {"tensorflow", "tensorflow-cpu"}
+    ordinary, gpu, dev = map(
+        pins, ("requirements.txt", "requirements-gpu.txt", "requirements-dev.txt")
+    )
+    assert gpu["tensorflow"] == ordinary["tensorflow"] == ordinary["tensorflow-cpu"]
+    assert gpu["jax"] == gpu["jaxlib"] == gpu["jax-cuda12-plugin"] == dev["jax"]
+    added = set(gpu) - set(ordinary)
+    assert {"jax", "jaxlib", "jax-cuda12-plugin", "jax-cuda12-pjrt", "nvidia-cudnn-cu12"} <= added
+    assert all(name.startswith(("jax", "nvidia-")) for name in added)
+    assert all(name.endswith("-cu12") for name in added if name.startswith("nvidia-"))
+
+
+def test_the_image_is_made_as_the_readme_makes_its_environment() -> None:
+    recipe, readme = (REPOSITORY / "Dockerfile").read_text(), (REPOSITORY / "README.md").read_text()
+    uv = re.findall(r"uv==[\d.]+", recipe)
+    assert len(uv) == 1
+    assert uv[0] in readme
+    assert re.search(r"^ARG BASE=\S+/python:3\.11\.\d+-slim-\w+$", recipe, flags=re.M)
+    assert re.findall(r"^ARG REQUIREMENTS=(.*)$", recipe, flags=re.M) == ["requirements.txt"]
+    command = json.loads(re.search(r"^CMD (.*)$", recipe, flags=re.M)[1])
+    assert command[:3] == ["uv", "run", "snakemake"]
+    assert " ".join(command[:3]) in readme
+    assert recipe.index("USER scratchbook") < recipe.index("RUN uv pip install")
+
+
+def test_the_image_gets_all_that_is_committed_for_running_and_nothing_else() -> None:
+    ignore = (REPOSITORY / ".dockerignore").read_text().splitlines()
+    assert "*" in ignore
+    asked = {line[1:] for line in ignore if line.startswith("!")}
+    parts = {part.split("/")[0] for part in PARTS} | {"config", "pyproject.toml", "tests"}
+    assert {part for part in parts if not part.startswith("requirements")} <= asked
+    for pattern in asked:
+        assert list(REPOSITORY.glob(pattern)), pattern
+    assert not asked & {"data", "results", ".venv", ".git", ".snakemake"}
 
 
 def test_what_is_installed_is_what_is_pinned() -> None:
