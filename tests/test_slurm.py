@@ -216,7 +216,7 @@ def test_what_a_time_limit_and_an_scancel_stop_goes_on_and_ends_as_a_local_run(
 def test_every_profile_repeats_what_holds_for_all() -> None:
     profiles = {
         name: yaml.safe_load((REPOSITORY / f"profiles/{name}/profile.yaml").read_text())
-        for name in ("default", "slurm", "local-gpu")
+        for name in ("default", "slurm", "local-gpu", "s3", "gcs")
     }
     for name, profile in profiles.items():
         for key in profiles["default"].keys() - {"cores"}:

@@ -130,12 +130,17 @@ def fetch_records(folder: Path, name: str) -> None:
         name: of the records in the bucket.
     """
     with Bucket(os.environ[VARIABLE]).opened(name) as archive:
-        for part in (folder, folder.with_name("incomplete")):  # Snakemake looks for both
+        if archive is None:
+            return
+        unfinished = folder.with_name("incomplete")
+        for part in (folder, unfinished):  # Snakemake looks for both
             part.mkdir(parents=True, exist_ok=True)
-        for member in archive or ():
-            here = folder / member.name
-            if not here.exists() or here.stat().st_mtime < member.mtime:
-                archive.extract(member, folder, filter="data")  # type: ignore[union-attr]
+        for member in archive:
+            if _is_older(folder / member.name, member):
+                # Another checkout has finished what was begun, and broken off, here.
+                if _is_older(mark := unfinished / member.name, member):
+                    mark.unlink(missing_ok=True)
+                archive.extract(member, folder, filter="data")
 
 
 @contextmanager
@@ -189,6 +194,10 @@ def _told(say: Callable[[str], None]) -> Iterator[None]:
         pass  # a file that was listed is out of date and gone
     except Exception as error:
         say(f"not copied to the bucket: {error}")
+
+
+def _is_older(file: Path, member: tarfile.TarInfo) -> bool:
+    return not file.exists() or file.stat().st_mtime < member.mtime
 
 
 def _epochs(folder: Path) -> list[Path]:
