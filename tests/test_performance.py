@@ -120,3 +120,44 @@ def test_training_is_traced_once_and_once_more_where_the_last_batch_is_smaller(
     monkeypatch.setattr(models, "start", watched)
     train(tmp_path, data, SPEC | {"batch_size": batch_size})  # of 40 images
     assert training.count(True) == traces
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_adam_in_one_kernel_steps_as_keras_defines_it(decay: float, amsgrad: bool) -> None:
+    import keras
+
+    from scratchbook.training.optimizers import make_optimizer
+
+    config = {"learning_rate": 0.05, "beta_1": 0.8, "epsilon": 1e-3, "amsgrad": amsgrad}
+    ours = make_optimizer({"class_name": "Adam", "config": {**config, "decay": decay}})
+    theirs = keras.optimizers.Adam(**config)
+    rng = np.random.default_rng(0)
+    mine, other = (keras.Variable(np.linspace(-1, 1, 37)) for _ in range(2))
+    for step in range(5):
+        gradient = keras.ops.convert_to_tensor(rng.normal(size=37), dtype="float32")
+        theirs.learning_rate = 0.05 / (1 + decay * step)
+        ours.apply([gradient], [mine])
+        theirs.apply([gradient], [other])
+    np.testing.assert_allclose(np.asarray(mine), np.asarray(other), rtol=0, atol=1e-5)
+
+
+def test_adam_takes_one_operation_a_weight() -> None:
+    import keras
+    import tensorflow as tf
+
+    from scratchbook.training.optimizers import make_optimizer
+
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("the kernel is TensorFlow's")
+    optimizer = make_optimizer({"class_name": "Adam", "config": {"learning_rate": 0.1}})
+    weights = [keras.Variable(np.zeros(shape, dtype=np.float32)) for shape in ((3, 4), (4,))]
+    optimizer.build(weights)
+
+    @tf.function
+    def step() -> None:
+        optimizer.apply([tf.ones((3, 4)), tf.ones(4)], weights)
+
+    kinds = [operation.type for operation in step.get_concrete_function().graph.get_operations()]
+    assert kinds.count("ResourceApplyAdam") == 2
+    assert "Sqrt" not in kinds

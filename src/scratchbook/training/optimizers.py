@@ -26,6 +26,8 @@ def make_optimizer(entry: dict[str, Any]) -> Any:
     config = dict(entry["config"])
     decay = config.pop("decay", 0.0)
     base = getattr(keras.optimizers, entry["class_name"])
+    if base is keras.optimizers.Adam and keras.backend.backend() == "tensorflow":
+        base = _adam_in_one_kernel()
 
     class Decayed(base):  # type: ignore[misc, valid-type]
         def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
@@ -38,6 +40,37 @@ def make_optimizer(entry: dict[str, Any]) -> Any:
         raise ScratchbookError(
             f"optimizer: Keras refuses the arguments of {entry['class_name']}: {error}"
         ) from None
+
+
+def _adam_in_one_kernel() -> Any:
+    """Keras's Adam, its step computed by one operation of TensorFlow instead of a dozen that each
+    read and write all of a network's weights. Formula and variables are Keras's."""
+    import keras
+    import tensorflow as tf
+    from keras import ops
+
+    class Adam(keras.optimizers.Adam):
+        def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+            if self.amsgrad:
+                super().update_step(gradient, variable, learning_rate)
+                return
+            position = self._get_variable_index(variable)
+            beta_1, beta_2 = (ops.cast(beta, variable.dtype) for beta in (self.beta_1, self.beta_2))
+            step = ops.cast(self.iterations + 1, variable.dtype)
+            tf.raw_ops.ResourceApplyAdam(
+                var=variable.handle,
+                m=self._momentums[position].value.handle,
+                v=self._velocities[position].value.handle,
+                beta1_power=ops.power(beta_1, step),
+                beta2_power=ops.power(beta_2, step),
+                lr=ops.cast(learning_rate, variable.dtype),
+                beta1=beta_1,
+                beta2=beta_2,
+                epsilon=ops.cast(self.epsilon, variable.dtype),
+                grad=ops.cast(gradient, variable.dtype),
+            )
+
+    return Adam
 
 
 def scheduled_rate(base: float, schedule: dict[str, Any], epoch: int, epochs: int) -> float:
