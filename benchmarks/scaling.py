@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -126,30 +127,27 @@ write_page(pages, results, Path("report"), Path("all.html"), "", chapters=made, 
 """
 
 
-def measure_set(folder: Path) -> dict[str, tuple[Cost, str]]:
+def measure_set(folder: Path) -> Iterator[tuple[str, Cost, str]]:
     """What a set costs, step by step, and the size of each page."""
     first, *others = load_project(folder=folder).notebooks
     snakemake = ("-m", "snakemake", "--cores", "2", "--resources", "gpu=0")
-    found = {"dry-run": (measure(folder, *snakemake, "--dry-run", "-q"), "")}
+    yield "dry-run", measure(folder, *snakemake, "--dry-run", "-q"), ""
     data = folder / "results/data/shapes.h5"
     data.parent.mkdir(parents=True)
     data.touch()
     job = f"train_run:notebook={first},experiment=e1,seed=0"
     remote = ("--mode", "remote", "--nolock", "--force", "--allowed-rules", "train_run")
-    found["start of a job"] = (
-        measure(folder, *snakemake, *remote, "--target-jobs", job, "--dry-run"), "",
-    )  # fmt: skip
+    cost = measure(folder, *snakemake, *remote, "--target-jobs", job, "--dry-run")
+    yield "start of one job in a process of its own", cost, ""
     data.unlink()
-    found["first job starts"] = measure(folder, *snakemake, until="rule prepare_dataset"), ""
+    yield "until the first job starts", measure(folder, *snakemake, until="rule prepare_data"), ""
     make_files(folder)
     cost = measure(folder, "-m", "scratchbook.cli", "report", first, "--output", "one.html")
-    found["one notebook: compare, draw, page"] = cost, size_of(folder / "one.html")
+    yield "one notebook: compare, draw, page", cost, size_of(folder / "one.html")
     made = folder / "results/partial"
     for other in others:
         shutil.copytree(made / first, made / other, copy_function=os.link)
-    cost = measure(folder, "-c", WRITE_PAGE)
-    found["page of all notebooks"] = cost, size_of(folder / "all.html")
-    return found
+    yield "page of all notebooks", measure(folder, "-c", WRITE_PAGE), size_of(folder / "all.html")
 
 
 def size_of(page: Path) -> str:
@@ -171,7 +169,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary) / "project"
             make_set(folder, *shape)
-            for step, (cost, size) in measure_set(folder).items():
+            for step, cost, size in measure_set(folder):
                 growth = f"{cost.cpu / before[step]:.1f}×" if step in before else ""
                 before[step] = cost.cpu
                 print(f"| {name} | {step} | {cost.cpu:.1f} | {growth} | {cost.wall:.1f} | "

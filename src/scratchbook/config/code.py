@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 PACKAGE = "scratchbook"
@@ -31,7 +32,8 @@ def code_of(script: Path, package: Path) -> list[Path]:
     return sorted(found)
 
 
-def _imports(file: Path, package: Path) -> set[str]:
+@cache  # the rules of a workflow share most files, and each start of a job asks for all of them
+def _imports(file: Path, package: Path) -> frozenset[str]:
     """Dotted names, within the package, that a file imports."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(file.read_bytes())):
@@ -46,7 +48,7 @@ def _imports(file: Path, package: Path) -> set[str]:
             names.add(base)
             names.update(f"{base}.{alias.name}" for alias in node.names)
     prefix = f"{PACKAGE}."
-    return {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
+    return frozenset(name.removeprefix(prefix) for name in names if name.startswith(prefix))
 
 
 def _files(name: str, package: Path) -> list[Path]:

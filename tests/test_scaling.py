@@ -1,0 +1,162 @@
+"""What grows with a set of notebooks grows no faster than it: steps are counted, not timed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from projects import NOTEBOOK, REPOSITORY, make_project, snakemake
+from result_trees import make_page, make_results
+from scratchbook.comparison import compare, write_comparison
+from scratchbook.config import project as project_module
+from scratchbook.config.project import Project, load_project
+from scratchbook.models import checks
+from scratchbook.report.html import _chapter
+from scratchbook.report.loading import load_notebook
+from scratchbook.report.markdown import notebook_markdown
+
+PACKAGE = str(REPOSITORY / "src")
+LAYERS = "[Flatten, {Dense: {units: 3, activation: softmax}}]"
+
+
+def steps(work: Callable[[], object]) -> int:
+    """The lines of the package that some work runs through, each turn of a loop counted."""
+    count = 0
+
+    def line(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal count
+        count += event == "line"
+        return line
+
+    def call(frame: FrameType, event: str, argument: Any) -> Any:
+        return line if frame.f_code.co_filename.startswith(PACKAGE) else None
+
+    before = sys.gettrace()
+    sys.settrace(call)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+def declare(folder: Path, notebooks: int, experiments: int) -> Path:
+    """A folder whose experiments are each the child of the one before and start from its weights;
+    the last is written first."""
+    tried = [f"  e0: {{layers: {LAYERS}}}"]
+    tried += [
+        f"  e{i}: {{parent: e{i - 1}, batch_size: {i}, initial_weights: {{experiment: e{i - 1}, "
+        f"checkpoint: 1}}}}"
+        for i in range(1, experiments)
+    ]
+    text = "goal: g\ndataset: shapes\nexperiments:\n" + "\n".join(reversed(tried)) + "\n"
+    config = folder / "config"
+    (config / "notebooks").mkdir(parents=True)
+    names = [f"n{i}" for i in range(notebooks)]
+    for name in names:
+        (config / f"notebooks/{name}.yaml").write_text(text)
+    (config / "config.yaml").write_text(f"notebooks: {json.dumps(names)}\n")
+    (config / "datasets.yaml").write_text(
+        "shapes: {title: s, size: [8, 8], sources: [{kind: folder, path: shapes}]}\n"
+    )
+    return folder
+
+
+def ask(project: Project) -> None:
+    """What the jobs of every run ask."""
+    for name, notebook in project.notebooks.items():
+        for experiment in notebook.experiments:
+            project.spec(name, experiment)
+            project.kept_epochs(name, experiment)
+            project.threads(name, experiment)
+            project.cam(name)
+        project.page(name)
+
+
+@pytest.mark.parametrize("shape", [(1, 60), (6, 10)], ids=["wide", "many"])
+def test_declarations_take_steps_in_proportion_to_the_runs(
+    tmp_path: Path, shape: tuple[int, int]
+) -> None:
+    counts = []
+    for times in (1, 2):
+        notebooks, experiments = shape[0] * (times if shape[0] > 1 else 1), shape[1]
+        experiments *= times if shape[0] == 1 else 1
+        folder = declare(tmp_path / str(times), notebooks, experiments)
+        counts.append(steps(lambda folder=folder: ask(load_project(folder=folder))))
+    assert counts[1] < 2.1 * counts[0]
+
+
+def test_each_file_of_a_set_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    real = project_module.read_yaml
+    monkeypatch.setattr(
+        project_module, "read_yaml", lambda path: (read.append(path.name), real(path))[1]
+    )
+    project = load_project(folder=declare(tmp_path, 3, 2))
+    ask(project)
+    ask(project)
+    assert sorted(read) == ["config.yaml", "datasets.yaml", "n0.yaml", "n1.yaml", "n2.yaml"]
+
+
+def test_a_job_in_its_own_process_reads_only_its_notebook(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project")
+    (project / "config/notebooks/other.yaml").write_text(NOTEBOOK.replace("goal", "gaol", 1))
+    (project / "results/data").mkdir(parents=True)
+    (project / "results/data/shapes.h5").touch()
+    both = ["--config", "notebooks=[halves,other]"]
+    whole = snakemake(project, "--dry-run", *both)
+    assert whole.returncode == 1
+    assert "gaol" in whole.stdout + whole.stderr
+    job = snakemake(
+        project, "--dry-run", "--mode", "remote", "--nolock", "--allowed-rules", "train_run",
+        "--target-jobs", "train_run:notebook=halves,experiment=wide,seed=0", *both,
+    )  # fmt: skip
+    assert job.returncode == 0, job.stdout + job.stderr
+    assert "rule train_run" in job.stdout + job.stderr
+
+
+def test_the_page_takes_steps_in_proportion_to_the_experiments(tmp_path: Path) -> None:
+    counts = []
+    for n in (60, 120):  # above 50 experiments, each is compared with the baseline alone
+        page = make_page(experiments=tuple(f"t{i}" for i in range(n)), seeds=(0,))
+        results = tmp_path / str(n)
+        few = page | {"experiments": page["experiments"][:2]}
+        folder = make_results(results, few, counts={"train": 20, "validation": 20, "test": 40})
+        for i in range(2, n):
+            shutil.copytree(folder / f"t{i % 2}", folder / f"t{i}", copy_function=os.link)
+        write_comparison(compare(page, results, resamples=20), folder)
+
+        def render(page: dict[str, Any] = page, results: Path = results) -> None:
+            notebook = load_notebook(page, results)
+            notebook_markdown(notebook, {})
+            _chapter(notebook, results, results)
+
+        counts.append(steps(render))
+    assert counts[1] < 2.1 * counts[0]
+
+
+def test_networks_that_are_equal_are_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    built = []
+    keras = SimpleNamespace(utils=SimpleNamespace(clear_session=lambda free_memory: None))
+    monkeypatch.setitem(sys.modules, "keras", keras)
+    monkeypatch.setattr(checks, "build", lambda spec, shape: built.append(spec["layers"]))
+    monkeypatch.setattr(checks, "count_parameters", lambda model: {"total": 7, "trainable": 7})
+    monkeypatch.setattr(checks, "layer_table", lambda spec, model: [])
+    monkeypatch.setattr(checks, "layer_weights", lambda model: [])
+    specs = {
+        f"e{i}": {"dataset": "d", "layers": ["a" if i < 3 else "b"], "augment": [], "batch_size": i}
+        for i in range(5)
+    } | {"wrong": {"dataset": "d", "layers": ["a"], "augment": [], "recorded_parameters": 8}}
+    networks, mistakes = checks.survey_networks(specs, (8, 8))
+    assert built == [["a"], ["b"]]
+    assert [networks[name]["id"] for name in specs] == ["d-7"] * 6
+    assert len(mistakes) == 1
+    assert mistakes[0].startswith("experiments.wrong.recorded.parameters is 8")
