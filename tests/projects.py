@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -56,13 +57,7 @@ cam: {epochs: [1, last], images: 3}
 
 def make_project(folder: Path, notebook: str = NOTEBOOK, config: str = "") -> Path:
     """A project in `folder` with the notebook `halves` on the data set `shapes`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for part in PARTS:
-        source = REPOSITORY / part
-        if source.is_dir():
-            shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, folder / part)
+    copy_repository(folder, PARTS)
     notebooks = folder / "config/notebooks"
     notebooks.mkdir(parents=True)
     (folder / "config/datasets.yaml").write_text(DATASETS)
@@ -71,6 +66,18 @@ def make_project(folder: Path, notebook: str = NOTEBOOK, config: str = "") -> Pa
     )
     (notebooks / "halves.yaml").write_text(notebook)
     make_shapes(folder / "data/shapes")
+    return folder
+
+
+def copy_repository(folder: Path, parts: Sequence[str] = (*PARTS, "config")) -> Path:
+    """The repository as it is, with the quickstart's declarations, and nothing that it has made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in parts:
+        source = REPOSITORY / part
+        if source.is_dir():
+            shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, folder / part)
     return folder
 
 
