@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import yaml
 from snakedeploy.deploy import deploy
 
-from projects import REPOSITORY, make_project, snakemake
+from projects import REPOSITORY, make_project, planned, snakemake
 
 COMMITTER = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
 MODULE = """
@@ -22,11 +25,18 @@ module scratchbook:
 
 use rule * from scratchbook exclude all
 """
+OWN = """
+rule best:
+    default_target: True
+    input: "results/smoke/halves/compare.csv"
+    output: "best.txt"
+    shell: "sort -t, -k2 {input} > {output}"
+"""
 
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A clone of the repository, without anything of a user's."""
+    """The repository without anything of a user's."""
     clone = make_project(tmp_path / "clone")
     shutil.move(clone / "config", tmp_path / "config")
     shutil.move(clone / "data", tmp_path / "data")
@@ -43,6 +53,25 @@ def user(clone: Path, tmp_path: Path) -> Path:
     return user
 
 
+def commit(clone: Path) -> None:
+    for command in (["add", "."], [*COMMITTER, "commit", "--quiet", "--message", "-"]):
+        subprocess.run(["git", *command], cwd=clone, check=True)
+
+
+@pytest.fixture
+def github(clone: Path, user: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address on GitHub of a repository that is the clone."""
+    shutil.copytree(user / "config", clone / "config")  # snakedeploy copies it from there
+    subprocess.run(["git", "init", "--quiet", "--initial-branch=main"], cwd=clone, check=True)
+    commit(clone)
+    address = "https://github.com/someone/scratchbook"
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", f"url.{clone}.insteadOf")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", address)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # Snakemake's clones
+    return address
+
+
 @pytest.mark.long
 def test_it_runs_from_a_clone_into_another_folder(clone: Path, user: Path) -> None:
     answer = snakemake(
@@ -54,60 +83,55 @@ def test_it_runs_from_a_clone_into_another_folder(clone: Path, user: Path) -> No
     assert not (clone / "results").exists()
 
 
-@pytest.mark.long
-def test_it_is_a_module_of_another_workflow(clone: Path, user: Path) -> None:
-    (user / "Snakefile").write_text(
-        MODULE.format(snakefile=clone / "workflow/Snakefile")
-        + """
-rule all:
-    default_target: True
-    input: "best.txt"
+def test_a_clone_is_a_module_of_another_workflow(clone: Path, user: Path) -> None:
+    (user / "Snakefile").write_text(MODULE.format(snakefile=clone / "workflow/Snakefile") + OWN)
+    jobs = planned(user, "--config", "smoke=true")
+    assert {"best", "train_run halves/wide/0"} <= jobs
+    # The module's own page is a target like any other.
+    page = planned(user, "--config", "smoke=true", "--", "results/smoke/report.html")
+    assert "write_report" in page
 
-rule best:
-    input: "results/smoke/halves/compare.csv"
-    output: "best.txt"
-    shell: "sort -t, -k2 {input} > {output}"
-"""
-    )
+
+@pytest.mark.long
+def test_what_snakedeploy_deploys_runs_and_takes_rules_of_the_users(
+    clone: Path, user: Path, github: str
+) -> None:
+    deploy(github, name="scratchbook", tag=None, branch="main", dest_path=user, force=True)
+    with (user / "workflow/Snakefile").open("a") as file:
+        file.write(OWN)
     answer = snakemake(user, "--config", "smoke=true")
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert "narrow" in (user / "best.txt").read_text()
-    again = snakemake(user, "--config", "smoke=true", "--dry-run")
-    assert "Nothing to be done" in again.stdout + again.stderr
-    # The module's own page is a target like any other.
-    page = snakemake(user, "--config", "smoke=true", "--", "results/smoke/report.html")
-    assert page.returncode == 0, page.stdout + page.stderr
+    assert "Nothing to be done" in dry_run(user)
+
+    # A commit that changes no code of a stage repeats nothing; one that does repeats that stage.
+    (clone / "README.md").write_text("A workflow.")
+    commit(clone)
+    assert "Nothing to be done" in dry_run(user)
+    with (clone / "src/scratchbook/evaluation.py").open("a") as file:
+        file.write("\n# Another line.\n")
+    commit(clone)
+    jobs = planned(user, "--config", "smoke=true")
+    assert {job.split()[0] for job in jobs} >= {"evaluate_run", "best"}
+    assert not [job for job in jobs if job.startswith("train_run")]
 
 
-def test_snakedeploy_deploys_it(tmp_path: Path) -> None:
-    clone = make_project(tmp_path / "clone")
-    user = tmp_path / "user"
-    deploy(str(clone), name="scratchbook", tag=None, branch="main", dest_path=user)
-    shutil.copytree(clone / "data", user / "data")
-    # Of a local source snakedeploy writes the path within it, where a path to it is needed.
-    snakefile = user / "workflow/Snakefile"
-    text = snakefile.read_text()
-    assert '"workflow/Snakefile"' in text
-    snakefile.write_text(text.replace('"workflow/Snakefile"', f'"{clone / "workflow/Snakefile"}"'))
-    dry = snakemake(user, "--dry-run", "--config", "smoke=true")
-    assert dry.returncode == 0, dry.stdout + dry.stderr
-    assert "train_run" in dry.stdout + dry.stderr
-
-
-def test_a_module_without_a_clone_is_told_to_have_one(clone: Path, user: Path) -> None:
-    for command in (
-        ["init", "--quiet"],
-        ["add", "."],
-        [*COMMITTER, "commit", "-qm", "-"],
-    ):
-        subprocess.run(["git", *command], cwd=clone, check=True)
-    text = MODULE.format(snakefile="").replace(
-        '""', f'gitfile("{clone}", path="workflow/Snakefile", ref="HEAD")'
-    )
-    (user / "Snakefile").write_text(text)
-    answer = snakemake(user, "--dry-run")
+def test_a_module_without_its_repository_is_told_to_have_one(clone: Path, user: Path) -> None:
+    handler = partial(SimpleHTTPRequestHandler, directory=str(clone))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/workflow/Snakefile"
+        (user / "Snakefile").write_text(MODULE.format(snakefile=address))
+        answer = snakemake(user, "--dry-run")
+        server.shutdown()
     assert answer.returncode != 0
-    assert "Scratchbook runs from a clone of its repository" in answer.stdout + answer.stderr
+    assert "needs its whole repository" in answer.stdout + answer.stderr
+
+
+def dry_run(user: Path) -> str:
+    answer = snakemake(user, "--dry-run", "--config", "smoke=true")
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    return answer.stdout + answer.stderr
 
 
 def test_the_catalog_finds_what_it_asks_for() -> None:
@@ -115,7 +139,11 @@ def test_the_catalog_finds_what_it_asks_for() -> None:
     usage = catalog["usage"]
     assert usage.keys() == {"mandatory-flags", "software-stack-deployment", "report"}
     assert usage["software-stack-deployment"]["conda"] is True
-    for needed in ("workflow/Snakefile", "config/README.md", "README.md", "LICENSE"):
+    for needed in ("workflow/Snakefile", "config/README.md", "LICENSE"):
         assert (REPOSITORY / needed).is_file(), needed
+    # It searches READMEs for these.
+    readme = (REPOSITORY / "README.md").read_text().lower()
+    assert "snakemake" in readme
+    assert "workflow" in readme
     text = (REPOSITORY / "Snakefile").read_text()
     assert text.count("configfile:") == 1
