@@ -20,7 +20,7 @@ OTHER = NOTEBOOK.replace("cam: {epochs: [1, last], images: 3}\n", "")
 def test_two_snakemakes_make_two_notebooks_but_not_one_page(project: Path) -> None:
     notebooks = project / "config/notebooks"
     (notebooks / "other.yaml").write_text(OTHER)
-    changed = NOTEBOOK.replace("epochs: 2", "epochs: 5000")
+    changed = NOTEBOOK.replace("epochs: 2", "epochs: 50000")
     (notebooks / "halves.yaml").write_text(changed)
     with (project / "first.log").open("w") as log:
         first = subprocess.Popen(
