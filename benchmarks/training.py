@@ -25,7 +25,7 @@ from typing import Any
 import h5py
 import numpy as np
 from PIL import Image
-from training_ways import VALIDATION, training_flops
+from training_ways import VALIDATION
 
 from scratchbook.config.datasets import FolderSource
 from scratchbook.config.project import load_notebook, load_project
@@ -84,7 +84,7 @@ CASES = {
 
 @dataclass(frozen=True)
 class Target:
-    """What issue 9 asks of a case: a ratio, how it is found, and whether more or less is better."""
+    """What a case is to reach: a ratio, how it is found, and whether more or less is better."""
 
     case: str
     what: str
@@ -142,7 +142,11 @@ def memory_against_keras(found: dict[str, Measured], case: Case) -> float:
 
 def share_of_rate(found: dict[str, Measured], case: Case) -> float:
     """Of the training's own operations, validation not counted, in what the machine multiplies."""
-    flops = training_flops(case.spec(), (case.side, case.side, 3))
+    from scratchbook import models
+
+    spec = case.spec()
+    table = models.layer_table(spec, models.build(spec, (case.side, case.side, 3)))
+    flops = 2 * 3 * sum(layer["multiply_adds"] for layer in table)  # a training image
     return found["scratchbook_run"].speed * flops / found["convolution_rate"].median("flops")
 
 

@@ -310,31 +310,6 @@ def convolution_rate(task: dict[str, Any], pace: Pace) -> None:
         pace.epoch_done(images=0, flops=max(rates))
 
 
-def training_flops(spec: dict[str, Any], shape: tuple[int, ...]) -> int:
-    """Operations that training on one image takes: three times the forward pass (forward, gradient
-    of the inputs, gradient of the weights), two for each multiplication of convolutions and dense
-    layers; the rest is not counted."""
-    height, width, channels = shape
-    total = 0
-    for layer in spec["layers"]:
-        config = layer["config"]
-        if layer["class_name"] == "Conv2D":
-            kernel = config["kernel_size"]
-            if config.get("padding", "valid") == "valid":
-                height, width = height - kernel + 1, width - kernel + 1
-            total += height * width * kernel**2 * channels * config["filters"]
-            channels = config["filters"]
-        elif layer["class_name"] == "MaxPooling2D":
-            pool = config.get("pool_size", 2)
-            height, width = height // pool, width // pool
-        elif layer["class_name"] == "GlobalAveragePooling2D":
-            height = width = 1
-        elif layer["class_name"] == "Dense":
-            total += height * width * channels * config["units"]
-            height, width, channels = 1, 1, config["units"]
-    return 3 * 2 * total
-
-
 WAYS = {
     way.__name__: way
     for way in (
