@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,10 +46,12 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
+    endpoint = f"http://{host}:{port}"
     try:
-        yield boto3.resource(
-            "s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1"
-        ).create_bucket(Bucket="lab")
+        # What servers of this process held before is still there.
+        urllib.request.urlopen(f"{endpoint}/moto-api/reset", data=b"", timeout=60).close()
+        lab = boto3.resource("s3", endpoint_url=endpoint, region_name="us-east-1")
+        yield lab.create_bucket(Bucket="lab")
     finally:
         server.stop()
 
