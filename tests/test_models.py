@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 from scratchbook import models
 from scratchbook.config.errors import ScratchbookError
 from scratchbook.config.layers import layer_object
+from scratchbook.models.dropout import dropout_class
 from scratchbook.models.weights import weights_files
 
 HEAD = ["GlobalAveragePooling2D", {"Dense": {"units": 2, "activation": "softmax"}}]
@@ -312,3 +313,23 @@ def test_a_warm_start_may_freeze_and_drop_out_differently() -> None:
         "b": spec(thawed) | {"initial_weights": {"experiment": "a", "checkpoint": "best"}},
     }
     assert set(models.check_networks(specs, SIZE[:2])) == {"a", "b"}
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("rate", [0.1, 0.3, 0.5])
+def test_dropout_drops_its_rate_and_scales_what_is_left(rate: float, precision: str) -> None:
+    import keras
+
+    layer = dropout_class()(rate, seed=1, dtype=precision)
+    ones = np.ones((3, 333_333), np.float32)  # an odd number of units
+    first, second = (
+        keras.ops.convert_to_numpy(keras.ops.cast(layer(ones, training=True), "float32"))
+        for _ in range(2)
+    )
+    share = (first == 0).mean()
+    assert abs(share - rate) < 6 * np.sqrt(rate * (1 - rate) / ones.size)
+    assert set(np.unique(first)) <= {0, first.max()}
+    assert first.max() == pytest.approx(1 / (1 - rate), rel=0.01 if "16" in precision else 1e-6)
+    both = ((first == 0) & (second == 0)).mean()
+    assert both == pytest.approx(rate**2, abs=0.005)  # each call draws anew
+    assert (keras.ops.convert_to_numpy(layer(ones, training=False)) == 1).all()

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from scratchbook.config.errors import ScratchbookError
 
 from .backbone import make_backbone
+from .dropout import dropout_class
 
 if TYPE_CHECKING:
     import keras
@@ -151,7 +152,8 @@ def _apply(node: _Node, dtype: str, x: Any, key: str, pretrained: Path | None = 
         except ScratchbookError as error:
             raise ScratchbookError(f"{where}: {error}") from None
     try:
-        layer_class = getattr(keras.layers, node.class_name)
+        is_dropout = node.class_name == "Dropout"
+        layer_class = dropout_class() if is_dropout else getattr(keras.layers, node.class_name)
         layer = layer_class(**{**node.config, "name": node.name}, dtype=dtype)
     except (TypeError, ValueError) as error:
         raise ScratchbookError(
