@@ -59,7 +59,8 @@ def write_project(folder: Path, runs: int) -> None:
     }
     (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": declared}))
     rules = ["rule all:\n    input: 'page'\n"] + [
-        f"rule {name}:\n    input: {needs!r}\n    output: {made!r}\n    shell: 'cp {{input[0]}} {{output}}'\n"
+        f"rule {name}:\n    input: {needs!r}\n    output: {made!r}\n"
+        "    shell: 'cp {input[0]} {output}'\n"
         for name, (needs, made) in graph.items()
     ]
     (folder / "Snakefile").write_text("\n".join(rules))

@@ -3,9 +3,9 @@
     pip install -r benchmarks/requirements.txt && python benchmarks/training.py [--quick] [CASE …]
 
 Each way is a process of its own (training_ways.py) that trains whole epochs, input and validation
-included, whenever it is its turn; one round is two epochs of each, of which the second counts, and of
-the rounds the median. The images are made: what a network learns from them makes no difference to its
-speed.
+included, whenever it is its turn. One round is two epochs of each, of which the second counts, and
+of the rounds the median. The images are made: what a network learns from them makes no difference
+to its speed.
 """
 
 from __future__ import annotations
@@ -183,7 +183,6 @@ def main() -> None:
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], cwd=REPOSITORY, capture_output=True, text=True
     ).stdout.strip()
-    cpu = describe_hardware(1, on_gpu=False)["cpu"]
     cpu = describe_hardware(1, on_gpu=False)["cpu"]
     print(f"`python benchmarks/training.py {' '.join(sys.argv[1:])}` at {commit}, "
           f"{os.cpu_count()} cores of {cpu}, load {os.getloadavg()[0]:.1f} at the start, "
