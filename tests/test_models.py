@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 from scratchbook import models
 from scratchbook.config.errors import ScratchbookError
 from scratchbook.config.layers import layer_object
-from scratchbook.models.dropout import dropout_class
+from scratchbook.models.kernels import layer_class
 from scratchbook.models.weights import weights_files
 
 HEAD = ["GlobalAveragePooling2D", {"Dense": {"units": 2, "activation": "softmax"}}]
@@ -320,7 +320,7 @@ def test_a_warm_start_may_freeze_and_drop_out_differently() -> None:
 def test_dropout_drops_its_rate_and_scales_what_is_left(rate: float, precision: str) -> None:
     import keras
 
-    layer = dropout_class()(rate, seed=1, dtype=precision)
+    layer = layer_class("Dropout")(rate, seed=1, dtype=precision)
     ones = np.ones((3, 333_333), np.float32)  # an odd number of units
     first, second = (
         keras.ops.convert_to_numpy(keras.ops.cast(layer(ones, training=True), "float32"))
@@ -333,3 +333,42 @@ def test_dropout_drops_its_rate_and_scales_what_is_left(rate: float, precision: 
     both = ((first == 0) & (second == 0)).mean()
     assert both == pytest.approx(rate**2, abs=0.005)  # each call draws anew
     assert (keras.ops.convert_to_numpy(layer(ones, training=False)) == 1).all()
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("arguments", [{}, {"scale": False, "momentum": 0.5}, {"center": False}])
+def test_batch_normalization_is_keras_own_by_another_operation(
+    arguments: dict[str, Any], precision: str
+) -> None:
+    import keras
+
+    ours = layer_class("BatchNormalization")(**arguments, dtype=precision)
+    theirs = keras.layers.BatchNormalization(**arguments, dtype=precision)
+    rng = np.random.default_rng(0)
+    for layer in (ours, theirs):
+        layer.build((None, 5, 4, 3))
+    for variable, value in zip(ours.variables, theirs.variables, strict=True):
+        start = rng.uniform(0.5, 2, variable.shape).astype("float32")
+        variable.assign(start)
+        value.assign(start)
+    close = {"rtol": 0.02, "atol": 0.02} if "16" in precision else {"rtol": 1e-4, "atol": 1e-5}
+    for _ in range(3):
+        maps = rng.normal(3, 2, (7, 5, 4, 3)).astype("float32")
+        for training in (True, False):
+            outputs = [
+                keras.ops.convert_to_numpy(
+                    keras.ops.cast(layer(maps, training=training), "float32")
+                )
+                for layer in (ours, theirs)
+            ]
+            np.testing.assert_allclose(*outputs, **close)
+    for variable, value in zip(ours.variables, theirs.variables, strict=True):
+        np.testing.assert_allclose(
+            variable.numpy(), value.numpy(), rtol=1e-2 if "16" in precision else 1e-5
+        )
+    ours.trainable = False  # frozen, it normalises by its moving averages in training too
+    before = [variable.numpy() for variable in ours.variables]
+    frozen = ours(maps, training=True)
+    np.testing.assert_array_equal(frozen, ours(maps, training=False))
+    for variable, value in zip(ours.variables, before, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from scratchbook.config.errors import ScratchbookError
 
 from .backbone import make_backbone
-from .dropout import dropout_class
+from .kernels import layer_class
 
 if TYPE_CHECKING:
     import keras
@@ -141,8 +141,6 @@ def _name(entry: dict[str, Any], counts: Counter[str]) -> str:
 
 def _apply(node: _Node, dtype: str, x: Any, key: str, pretrained: Path | None = None) -> Any:
     """What a node makes of x; `key` is where it stands, for messages."""
-    import keras
-
     if node.class_name == "Residual":
         return _apply_residual(node, dtype, x, key)
     where = f"{key}: {node.class_name} {node.name!r}"
@@ -152,9 +150,7 @@ def _apply(node: _Node, dtype: str, x: Any, key: str, pretrained: Path | None = 
         except ScratchbookError as error:
             raise ScratchbookError(f"{where}: {error}") from None
     try:
-        is_dropout = node.class_name == "Dropout"
-        layer_class = dropout_class() if is_dropout else getattr(keras.layers, node.class_name)
-        layer = layer_class(**{**node.config, "name": node.name}, dtype=dtype)
+        layer = layer_class(node.class_name)(**{**node.config, "name": node.name}, dtype=dtype)
     except (TypeError, ValueError) as error:
         raise ScratchbookError(
             f"{where}: Keras refuses its arguments: {_first_line(error)}"
