@@ -55,6 +55,7 @@ def notebook(experiments: list[str]) -> str:
     layers = """
     layers:
       - Conv2D: {filters: 2, kernel_size: 3, activation: relu}
+      - BatchNormalization
       - Dropout: 0.2
       - Flatten
       - Dense: {units: 3, activation: softmax}"""
