@@ -260,3 +260,13 @@ def test_the_readmes_examples_are_what_they_say_they_are() -> None:
     assert len(page.spec("two")["layers"]) == len(page.spec("one")["layers"]) + 1
     assert list(Datasets.model_validate(yaml.safe_load(dataset)).root) == ["pets"]
     assert len(notebook.splitlines()) <= 10
+
+
+def test_a_notebooks_seeds_win_over_the_configurations_and_a_smoke_run_takes_the_first() -> None:
+    settings = {"notebooks": ["little-data", "cifar10-fast"], "seeds": [3, 4]}
+    project = load_project(settings, REPOSITORY)
+    assert project.seeds("little-data") == [3, 4]
+    assert project.seeds("cifar10-fast") == [0, 1, 2]
+    smoke = load_project(settings | {"smoke": True}, REPOSITORY)
+    assert smoke.seeds("little-data") == [3]
+    assert smoke.seeds("cifar10-fast") == [0]

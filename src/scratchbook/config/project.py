@@ -57,8 +57,9 @@ class Project:
                 )
 
     def seeds(self, notebook: str) -> list[int]:
-        """The random seeds of a notebook's runs."""
-        return self.notebooks[notebook].seeds or self.settings.seeds
+        """The random seeds of a notebook's runs; the first in a smoke run."""
+        seeds = self.notebooks[notebook].seeds or self.settings.seeds
+        return seeds[:1] if self.settings.smoke else seeds
 
     def dataset(self, name: str) -> dict[str, Any]:
         """A data set's declaration with every default filled in."""

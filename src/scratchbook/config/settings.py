@@ -22,8 +22,8 @@ class Settings(Strict):
     seeds: list[Seed] = Field(default=[0], min_length=1)
     """The random seeds with which each experiment is run, unless its notebook names others."""
     smoke: bool = False
-    """Run every experiment for one epoch on a sliver of its data: the whole graph in minutes.
-    Results go to `results/smoke/`, so they never mix with real ones."""
+    """Run every experiment for one epoch on a sliver of its data, with its first seed alone: the
+    whole graph in minutes. Results go to `results/smoke/`, so they never mix with real ones."""
     precision: Literal["float32", "mixed_bfloat16", "auto"] = "auto"
     """`auto` is `mixed_bfloat16` where the hardware multiplies bf16 natively, else `float32`."""
 
