@@ -141,7 +141,13 @@ def measure_set(folder: Path) -> Iterator[tuple[str, Cost, str]]:
     yield "start of one job in a process of its own", cost, ""
     data.unlink()
     yield "until the first job starts", measure(folder, *snakemake, until="rule prepare_data"), ""
+    data.touch()
     make_files(folder)
+    if not others:
+        for metrics in (folder / "results").glob("*/*/*/metrics.json"):
+            metrics.unlink()
+        cost = measure(folder, *snakemake, "--rerun-triggers", "mtime", "report.html")
+        yield "evaluate all, compare, draw, page", cost, size_of(folder / "report.html")
     cost = measure(folder, "-m", "scratchbook.cli", "report", first, "--output", "one.html")
     yield "one notebook: compare, draw, page", cost, size_of(folder / "one.html")
     made = folder / "results/partial"

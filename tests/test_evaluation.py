@@ -14,7 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import entropy, mannwhitneyu
-from sklearn.metrics import log_loss, top_k_accuracy_score
+from sklearn.metrics import (
+    average_precision_score,
+    brier_score_loss,
+    confusion_matrix,
+    log_loss,
+    precision_recall_fscore_support,
+    roc_auc_score,
+    top_k_accuracy_score,
+)
 from statsmodels.stats.proportion import proportion_confint
 
 from result_trees import write_split
@@ -91,6 +99,38 @@ def test_figures_agree_with_other_routes_to_them() -> None:
     assert found["macro_f1"] == pytest.approx(f1.mean())
     assert found["prior_entropy"] == pytest.approx(entropy(confusion.sum(axis=1)))
     assert found["chance"] == 1 / 12
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    n=st.integers(1, 60),
+    classes=st.integers(2, 12),
+    met=st.integers(1, 12),
+    levels=st.integers(1, 5),
+    seed=st.integers(0, 99),
+)
+@pytest.mark.filterwarnings("ignore:.*class")
+def test_figures_agree_with_scikit_learns_with_ties_and_classes_that_are_never_met(
+    n: int, classes: int, met: int, levels: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, min(met, classes), n)
+    logits = rng.integers(0, levels, (n, classes)).astype(float)
+    answer, every = logits.argmax(axis=1), np.arange(classes)
+    found = evaluate_split(Split(logits, labels, np.arange(n)), names(classes))
+
+    assert found["confusion"] == confusion_matrix(labels, answer, labels=every).tolist()
+    expected = precision_recall_fscore_support(labels, answer, labels=every, zero_division=0.0)
+    for figure, values in zip(("precision", "recall", "f1", "support"), expected, strict=True):
+        assert [one[figure] for one in found["per_class"]] == pytest.approx(list(values)), figure
+    if classes > 2:
+        expected_brier = brier_score_loss(labels, softmax(logits), labels=every)
+        assert found["brier"] == pytest.approx(expected_brier)
+    elif len(set(labels)) == 2:
+        score = logits[:, 1] - logits[:, 0]
+        assert found["brier"] == pytest.approx(brier_score_loss(labels, softmax(logits)[:, 1]))
+        assert found["auroc"] == pytest.approx(roc_auc_score(labels, score))
+        assert found["average_precision"] == pytest.approx(average_precision_score(labels, score))
 
 
 def test_auroc_is_the_share_of_pairs_ranked_right() -> None:

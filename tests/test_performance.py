@@ -16,7 +16,9 @@ from scratchbook import models
 from test_training import SPEC, Data, data, train  # noqa: F401 (a fixture)
 
 SCRIPTS = Path(__file__).parent.parent / "workflow/scripts"
-LARGE = {"tensorflow", "jax", "torch", "keras", "sklearn", "pandas", "matplotlib", "statsmodels"}
+LARGE = {
+    "tensorflow", "jax", "torch", "keras", "scipy", "sklearn", "pandas", "matplotlib", "statsmodels",
+}  # fmt: skip
 
 
 def large_imports(script: str, *, keras: bool = False) -> set[str]:
@@ -37,11 +39,11 @@ def large_imports(script: str, *, keras: bool = False) -> set[str]:
     ("script", "allowed"),
     [
         ("prepare_dataset.py", set()),
-        ("evaluate_run.py", {"sklearn"}),
-        ("measure_drift.py", {"pandas"}),
-        ("compare_experiments.py", {"pandas", "statsmodels"}),
-        ("write_notebook.py", {"pandas", "statsmodels", "matplotlib"}),
-        ("write_report.py", {"pandas", "statsmodels", "matplotlib"}),
+        ("evaluate_run.py", set()),
+        ("measure_drift.py", {"scipy", "pandas"}),
+        ("compare_experiments.py", {"scipy", "pandas", "statsmodels"}),
+        ("write_notebook.py", {"scipy", "pandas", "statsmodels", "matplotlib"}),
+        ("write_report.py", {"scipy", "pandas", "statsmodels", "matplotlib"}),
         ("describe_results.py", set()),
     ],
 )
