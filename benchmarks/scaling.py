@@ -141,19 +141,31 @@ def measure_set(folder: Path) -> Iterator[tuple[str, Cost, str]]:
     yield "start of one job in a process of its own", cost, ""
     data.unlink()
     yield "until the first job starts", measure(folder, *snakemake, until="rule prepare_data"), ""
-    data.touch()
+    data.touch()  # before what is made from it
     make_files(folder)
-    if not others:
-        for metrics in (folder / "results").glob("*/*/*/metrics.json"):
-            metrics.unlink()
-        cost = measure(folder, *snakemake, "--rerun-triggers", "mtime", "report.html")
-        yield "evaluate all, compare, draw, page", cost, size_of(folder / "report.html")
     cost = measure(folder, "-m", "scratchbook.cli", "report", first, "--output", "one.html")
     yield "one notebook: compare, draw, page", cost, size_of(folder / "one.html")
     made = folder / "results/partial"
     for other in others:
         shutil.copytree(made / first, made / other, copy_function=os.link)
     yield "page of all notebooks", measure(folder, "-c", WRITE_PAGE), size_of(folder / "all.html")
+    if not others:
+        yield "evaluate all, compare, draw, page", *finish(folder, first, snakemake)
+
+
+def finish(folder: Path, notebook: str, snakemake: tuple[str, ...]) -> tuple[Cost, str]:
+    """From finished trainings to the page. Without Grad-CAM, which is arithmetic: see cam.py."""
+    declared = folder / f"config/notebooks/{notebook}.yaml"
+    declared.write_text(f"cam: null\n{declared.read_text()}")
+    runs = list((folder / "results" / notebook).glob("*/seed*"))
+    for run in runs:
+        (run / "metrics.json").unlink()
+        (run / "checkpoints").mkdir()
+    finishing = (*snakemake, "--nolock", "--rerun-triggers", "mtime", "--")
+    evaluated = runs[0].relative_to(folder) / "metrics.json"
+    measure(folder, *finishing, str(evaluated))  # as after a training, the networks are checked
+    (folder / evaluated).unlink()
+    return measure(folder, *finishing, "report.html"), size_of(folder / "report.html")
 
 
 def size_of(page: Path) -> str:
