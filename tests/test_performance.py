@@ -16,9 +16,8 @@ from scratchbook import models
 from test_training import SPEC, Data, data, train  # noqa: F401 (a fixture)
 
 SCRIPTS = Path(__file__).parent.parent / "workflow/scripts"
-LARGE = {
-    "tensorflow", "jax", "torch", "keras", "scipy", "sklearn", "pandas", "matplotlib", "statsmodels",
-}  # fmt: skip
+KERAS = {"keras", "tensorflow", "jax", "torch"}
+LARGE = KERAS | {"scipy", "sklearn", "pandas", "matplotlib", "statsmodels"}
 
 
 def large_imports(script: str, *, keras: bool = False) -> set[str]:

@@ -1,7 +1,7 @@
 """Measure a run from its `predictions.h5` alone, and write what was measured as `metrics.json`.
 
 Each run is evaluated in a process of its own, and there may be hundreds: NumPy and h5py start in
-0.15 s, SciPy and scikit-learn would take another second. The tests compare every figure with theirs.
+0.15 s, SciPy and scikit-learn would take another second. Tests compare the figures with theirs.
 """
 
 from __future__ import annotations

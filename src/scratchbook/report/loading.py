@@ -21,7 +21,7 @@ from scratchbook.comparison.verdict import pair_verdict
 from scratchbook.config.claims import settings_of
 from scratchbook.config.errors import ScratchbookError
 from scratchbook.diagnoses import Diagnosis, diagnose
-from scratchbook.language import tr
+from scratchbook.language import tr, tr_n
 
 WORDS = {"experiment", "id", "parent", "changes", "group", "point", "status", "interval_covers",
          "recorded_metric", "precision", "first", "second", "split", "covers", "better",
@@ -231,18 +231,16 @@ def _load_experiment(
     declared: dict[str, Any], seeds: list[int], folder: Path, row: dict[str, Any]
 ) -> Experiment:
     runs, missing = [], []
+    absent: dict[tuple[str, str], list[int]] = {}  # (file, end of the log): seeds
     for seed in seeds:
         place = folder / declared["name"] / f"seed{seed}"
         try:
             record = json.loads((place / "run.json").read_text(encoding="utf-8"))
             history = _read_history(place / "history.csv")
         except FileNotFoundError as error:
-            absent = tr(
-                "seed {seed} is missing ({file} is not there)",
-                seed=seed, file=Path(str(error.filename)).name,
-            )  # fmt: skip
             log = folder.parent / "logs" / folder.name / declared["name"] / place.name / "train.log"
-            missing.append(absent + _end_of_log(log))
+            key = Path(str(error.filename)).name, _end_of_log(log)
+            absent.setdefault(key, []).append(seed)
             continue
         except (OSError, ValueError) as error:
             missing.append(tr("seed {seed} cannot be read ({error})", seed=seed, error=error))
@@ -257,7 +255,15 @@ def _load_experiment(
             for text in (metrics or {}).get("trouble", [])
         ]
         runs.append(Run(seed, place, record, history, metrics))
-    return Experiment(declared, runs, missing, row)
+    told = [
+        tr_n(
+            "seed {seeds} is missing ({file} is not there)",
+            "seeds {seeds} are missing ({file} is not there)",
+            len(of_log), seeds=", ".join(map(str, of_log)), file=file,
+        ) + end
+        for (file, end), of_log in absent.items()
+    ]  # fmt: skip
+    return Experiment(declared, runs, told + missing, row)
 
 
 def _read_history(file: Path) -> pd.DataFrame:
