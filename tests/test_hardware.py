@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from projects import REPOSITORY
 from scratchbook import hardware
 
 HOLD = """
@@ -116,3 +117,18 @@ def test_xla_computes_in_as_many_threads_as_a_run_declares() -> None:
         [sys.executable, "-c", count], env=environment, capture_output=True, text=True, check=True
     )
     assert answer.stdout.split()[-1] == "3"
+
+
+@pytest.mark.parametrize("backend", ["openvino", "tensorfow"])
+def test_a_keras_backend_that_cannot_be_used_is_one_readable_message(backend: str) -> None:
+    answer = subprocess.run(
+        [sys.executable, "-m", "scratchbook.cli", "check"],
+        env={**os.environ, "KERAS_BACKEND": backend},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert answer.returncode == 1
+    assert backend in answer.stderr
+    assert "tensorflow, jax and torch will do" in answer.stderr
+    assert "Traceback" not in answer.stderr

@@ -15,6 +15,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from scratchbook.config.errors import ScratchbookError
+
+BACKENDS = "tensorflow, jax and torch will do"
 _BF16_FLAGS = {"amx_bf16", "avx512_bf16"}
 _BF16_COMPUTE_CAPABILITY = 8.0  # Ampere, the first with bf16 tensor cores
 
@@ -164,15 +167,24 @@ def prepare_keras(threads: int, gpu: bool) -> bool:
 
     Returns:
         Whether the backend has a GPU.
+
+    Raises:
+        ScratchbookError: the backend is not installed, or none that can train.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["NPROC"] = str(threads)  # XLA's only way to be told, under JAX
     if not gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    with _as_if_missing("sklearn", "pandas", "matplotlib"):
-        import keras
-
+    try:
+        with _as_if_missing("sklearn", "pandas", "matplotlib"):
+            import keras
+    except (ImportError, ValueError) as error:
+        raise ScratchbookError(
+            f"Keras cannot start: {error}. Its backend is what KERAS_BACKEND says "
+            f"({os.environ.get('KERAS_BACKEND', 'not set')}), else what ~/.keras/keras.json says; "
+            f"{BACKENDS}, where they are installed"
+        ) from error
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
@@ -187,10 +199,12 @@ def prepare_keras(threads: int, gpu: bool) -> bool:
         import jax
 
         return any(device.platform == "gpu" for device in jax.devices())
-    import torch
+    if backend == "torch":
+        import torch
 
-    torch.set_num_threads(threads)
-    return bool(torch.cuda.is_available())
+        torch.set_num_threads(threads)
+        return bool(torch.cuda.is_available())
+    raise ScratchbookError(f"KERAS_BACKEND is {backend}, which trains nothing; {BACKENDS}")
 
 
 @contextmanager
