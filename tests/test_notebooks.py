@@ -67,6 +67,18 @@ def test_the_weights_that_a_warm_start_needs_are_kept() -> None:
     assert "initial_weights" not in declared.spec("narrow")
 
 
+def test_label_smoothing_is_inherited_and_can_be_taken_back() -> None:
+    declared = notebook(
+        narrow={"label_smoothing": 0.1}, wide={"parent": "narrow", "label_smoothing": 0}
+    )
+    assert declared.spec("narrow")["label_smoothing"] == 0.1
+    assert "label_smoothing" not in declared.spec("wide")
+    inherited = notebook(narrow={"label_smoothing": 0.1}, wide={"parent": "narrow"})
+    assert inherited.spec("wide")["label_smoothing"] == 0.1
+    with pytest.raises(ValidationError, match="less than 1"):
+        notebook(wide={"label_smoothing": 1})
+
+
 @given(
     epochs=st.integers(1, 12),
     cam=st.lists(st.integers(1, 14), min_size=1, max_size=6),

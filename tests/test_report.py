@@ -428,20 +428,22 @@ def test_the_setting_diff_shows_only_what_differs():
 SCHEDULE = {"warm_up": 2, "decay": "cosine", "every": None, "factor": None}
 
 
-def test_a_schedule_and_a_warm_start_are_hyper_parameters_and_changes():
+def test_what_only_some_experiments_have_is_a_hyper_parameter_and_a_change():
     before = {"batch_size": 32, "optimizer": {"class_name": "Adam", "config": {}}}
     start = {"experiment": "train1", "checkpoint": "best"}
-    after = before | {"schedule": SCHEDULE, "initial_weights": start}
+    after = before | {"schedule": SCHEDULE, "initial_weights": start, "label_smoothing": 0.1}
     assert settings_of(after) == {
         "initial_weights": "experiment=train1, checkpoint=best",
         "optimizer": "Adam",
         "schedule": "warm_up=2, decay=cosine",
+        "label_smoothing": "0.1",
         "batch_size": "32",
         "train_samples": "all",
     }
     assert setting_diff(before, after) == [
         ("initial_weights", "not set", "experiment=train1, checkpoint=best"),
         ("schedule", "not set", "warm_up=2, decay=cosine"),
+        ("label_smoothing", "not set", "0.1"),
     ]
 
 

@@ -148,6 +148,33 @@ def test_binary_crossentropy_on_a_softmax_has_its_true_value() -> None:
     assert model.test_on_batch(logits, labels) == pytest.approx(expected.mean(), rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("name", "activation"),
+    [("categorical_crossentropy", "softmax"), ("binary_crossentropy", "softmax"),
+     ("binary_crossentropy", "sigmoid")],
+)  # fmt: skip
+def test_label_smoothing_is_keras_own(name: str, activation: str) -> None:
+    import keras
+
+    from scratchbook.training.losses import loss_function
+
+    rng = np.random.default_rng(0)
+    units = 1 if activation == "sigmoid" else 4
+    logits = rng.normal(0, 2, (6, units)).astype(np.float32)
+    labels = rng.integers(0, max(units, 2), (6, 1))
+    theirs = {
+        "categorical_crossentropy": keras.losses.categorical_crossentropy,
+        "binary_crossentropy": keras.losses.binary_crossentropy,
+    }[name]
+    targets, answers = labels.astype(np.float32), 1 / (1 + np.exp(-logits))
+    if units > 1:
+        targets = np.eye(units, dtype=np.float32)[labels[:, 0]]
+        answers = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    value = loss_function(name, activation, 0.1)(labels, logits)
+    expected = np.mean(theirs(targets, answers, label_smoothing=0.1))
+    assert float(np.mean(np.asarray(value))) == pytest.approx(float(expected), rel=1e-5)
+
+
 def test_a_saturated_softmax_is_clipped_as_keras_defines_it() -> None:
     from scratchbook.training.losses import loss_function
 
@@ -196,6 +223,7 @@ PLATEAU = SPEC | {
 SCHEDULED = SPEC | {
     "epochs": 6,
     "schedule": {"warm_up": 2, "decay": "cosine", "every": None, "factor": None},
+    "label_smoothing": 0.1,
 }
 
 

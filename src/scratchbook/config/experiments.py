@@ -85,6 +85,9 @@ class Training(Strict):
     loss: Literal["categorical_crossentropy", "binary_crossentropy"] | None = None
     """The loss; `categorical_crossentropy` unless given. `binary_crossentropy` on a softmax is
     taken by its definition, on probabilities clipped at 1e-7."""
+    label_smoothing: float | None = Field(None, ge=0, lt=1)
+    """The share of each label that the loss spreads evenly over all classes; 0 unless given. The
+    losses in history.csv have it too, as Keras's; what is measured on predictions never has."""
     batch_size: int | None = Field(None, ge=1)
     """Images in one step; 32 unless given."""
     epochs: int | None = Field(None, ge=1)
@@ -107,6 +110,7 @@ DEFAULTS: dict[str, Any] = {
     "optimizer": {"Adam": {"learning_rate": 0.001}},
     "schedule": None,
     "loss": LOSSES[0],
+    "label_smoothing": 0.0,
     "batch_size": 32,
     "epochs": 10,
     "train_samples": None,

@@ -343,7 +343,11 @@ class Notebook(Strict):
         recorded = self.experiments[experiment].recorded
         start = self.experiments[experiment].initial_weights
         schedule = value("schedule")
-        given = {"initial_weights": start, "schedule": schedule}  # written only where there is one
+        given = {  # written only where there is one
+            "initial_weights": start and start.model_dump(),
+            "schedule": schedule and schedule.model_dump(),
+            "label_smoothing": value("label_smoothing"),
+        }
         return {
             "dataset": self.dataset,
             "layers": [layer_object(entry, self.defaults.layers) for entry in value("layers")],
@@ -355,7 +359,7 @@ class Notebook(Strict):
             "train_samples": value("train_samples"),
             "callbacks": [keras_object(entry, "callback") for entry in value("callbacks")],
             "validation": self.validation,
-            **{key: part.model_dump() for key, part in given.items() if part},
+            **{key: part for key, part in given.items() if part},
             "recorded_parameters": recorded.parameters,
             "recorded_trainable": recorded.trainable,
         }

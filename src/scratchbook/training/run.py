@@ -98,7 +98,7 @@ def train_run(
     """
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
     activation = models.output_activation(spec["layers"])
-    loss = loss_function(spec["loss"], activation)
+    loss = loss_function(spec["loss"], activation, spec.get("label_smoothing", 0.0))
     model = models.start(
         spec, prepared.images.shape[1:], precision,
         seed=seed, pretrained=pretrained, initial_run=initial_run,
