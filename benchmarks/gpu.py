@@ -156,12 +156,15 @@ def measure(
         for split in ("train", spec["validation"])
     )
     model = models.start(
-        spec, pixels.shape[1:], resolve_precision("auto", on_gpu=True),
+        spec, prepared, resolve_precision("auto", on_gpu=True),
         seed=0, pretrained=data, initial_run=None,
     )  # fmt: skip
     optimizer = make_optimizer(spec["optimizer"])
     activation = models.output_activation(spec["layers"])
-    model.compile(optimizer=optimizer, loss=loss_function(spec["loss"], activation))
+    model.compile(
+        optimizer=optimizer,
+        loss=loss_function(spec["loss"], activation, spec.get("label_smoothing", 0.0)),
+    )
     optimizer.build(model.trainable_variables)
     base = float(optimizer.learning_rate.value)
     device = OnDevice(model, pixels, labels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from scratchbook.config.errors import ScratchbookError
 from scratchbook.config.layers import layer_object
 from scratchbook.models.kernels import layer_class
 from scratchbook.models.weights import weights_files
+from scratchbook.models.whitening import whitening_filters
 
 HEAD = ["GlobalAveragePooling2D", {"Dense": {"units": 2, "activation": "softmax"}}]
 SIZE = (32, 32, 3)
@@ -221,13 +223,59 @@ def test_a_backbone_that_cannot_be_cut_or_frozen_so_is_refused(arguments: dict, 
         ({"Backbone": {"application": "VGG16", "freeze": "some"}}, "Backbone: freeze"),
         ({"Residual": []}, "Residual: layers"),
         ({"Residual": [{"Conv2d": 2}]}, r"Residual.layers\[0\]: unknown layer 'Conv2d'"),
-        ({"Residual": [{"Backbone": "VGG16"}]}, "stands first"),
+        ({"Residual": [{"Backbone": "VGG16"}]}, "a Backbone takes images, so it stands first"),
+        ({"Residual": ["Whitening"]}, "Whitening takes images, so it stands first"),
+        ({"Whitening": 6}, "Whitening: kernel_size"),
         ({"Dense": {"units": 2, "kernel_initializer": {"class_name": "x"}}}, "takes a number"),
     ],
 )
 def test_a_layer_that_cannot_be_is_refused_before_keras_is_imported(entry: Any, said: str) -> None:
     with pytest.raises(PydanticCustomError, match=said):
         layer_object(entry)
+
+
+def whitened(pixels: np.ndarray, kernel_size: int, precision: str) -> np.ndarray:
+    """What a Whitening layer makes of the images that it was made from: (n, h, w, filters)."""
+    import keras
+
+    prepared: Any = SimpleNamespace(images=pixels, indices=lambda split: np.arange(len(pixels)))
+    model = models.start(
+        spec({"Whitening": kernel_size}, "ReLU"), prepared, precision,
+        seed=0, pretrained=Path(), initial_run=None,
+    )  # fmt: skip
+    layer = model.get_layer("whitening")
+    assert model.count_params() == layer.count_params() + 2 * layer.filters + 2
+    assert not layer.trainable_weights
+    return np.asarray(keras.Model(model.input, layer.output).predict_on_batch(pixels))
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("kernel_size", [2, 3])
+def test_whitening_makes_of_patches_uncorrelated_numbers_in_both_signs(
+    kernel_size: int, precision: str
+) -> None:
+    coarse = images(30, 16).astype(float)
+    pixels = ((coarse + np.roll(coarse, 1, 1) + np.roll(coarse, 1, 2)) / 3).astype(np.uint8)
+    answers = whitened(pixels, kernel_size, precision)
+    assert answers.shape[-1] == 2 * 3 * kernel_size**2
+    np.testing.assert_allclose(answers[..., ::2], -answers[..., 1::2], atol=1e-4)
+    before = (kernel_size - 1) // 2  # the padding is no patch of any image
+    valid = slice(before, 16 - (kernel_size - 1 - before))
+    components = answers[:, valid, valid, ::2].reshape(-1, 3 * kernel_size**2)
+    np.testing.assert_allclose(components.mean(axis=0), 0, atol=1e-3)
+    covariance = np.cov(components.T)
+    np.testing.assert_allclose(covariance, np.diag(np.diag(covariance)), atol=1e-3)
+    assert (np.diag(covariance) <= 1.001).all()
+    assert np.diag(covariance)[0] > 0.98  # the largest is hardly touched by what is added to each
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel_size", "said"), [(16, 2, "of one colour"), (2, 3, "2 × 2 pixels")]
+)
+def test_what_cannot_be_whitened_is_refused(size: int, kernel_size: int, said: str) -> None:
+    pixels = np.full((4, size, size, 3), 90, np.uint8)
+    with pytest.raises(ScratchbookError, match=said):
+        whitening_filters(pixels, np.arange(4), kernel_size)
 
 
 def test_augmentation_sees_pixels_of_0_to_255() -> None:

@@ -39,7 +39,6 @@ def map_run(
     Raises:
         ScratchbookError: no such layer, image or method; weights that cannot be loaded.
     """
-    shape = prepared.images.shape[1:]  # (h, w, 3)
     images = choices["images"]
     named = None if isinstance(images, int) else images
     count = images if isinstance(images, int) else len(images)
@@ -50,7 +49,7 @@ def map_run(
     wanted = resolve_epochs(choices["epochs"], run["best_epoch"], run["epochs"])
     write_cam(
         lambda: models.start(
-            run["spec"], shape, seed=run["seed"], pretrained=pretrained, initial_run=initial_run
+            run["spec"], prepared, seed=run["seed"], pretrained=pretrained, initial_run=initial_run
         ),
         {epoch: files[epoch] for epoch in wanted if epoch},
         prepared.images[rows],

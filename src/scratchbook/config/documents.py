@@ -37,6 +37,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "initial_weights": experiments.InitialWeights,
     "backbone": layers.Backbone,
     "residual": layers.Residual,
+    "whitening": layers.Whitening,
     "defaults": experiments.Defaults,
     "recorded": experiments.Recorded,
     "key_results": notebooks.KeyResult,

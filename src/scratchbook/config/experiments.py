@@ -178,8 +178,8 @@ class Experiment(Training):
     the report shows what changed."""
     layers: list[Layer] | None = Field(None, min_length=1)
     """The network, as Keras layers in order: `Conv2D: 32`, `MaxPooling2D`, …, `Residual` blocks,
-    and perhaps a pretrained `Backbone` in first place. The last is a `Dense` with a softmax unit a
-    class (or one sigmoid unit)."""
+    and perhaps a pretrained `Backbone` or `Whitening` in first place. The last is a `Dense` with a
+    softmax unit a class (or one sigmoid unit)."""
     initial_weights: InitialWeights | None = None
     """Weights of another experiment to start from (not taken over from a parent):
     `{experiment: train1, checkpoint: best}`."""

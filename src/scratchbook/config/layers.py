@@ -1,5 +1,5 @@
-"""The entries of `layers:`: Keras layers, and two that stand for several, `Residual` and
-`Backbone`. YAML entries in, serialized layers out."""
+"""The entries of `layers:`: Keras layers, and three more, `Residual`, `Backbone` and `Whitening`.
+YAML entries in, serialized layers out."""
 
 from __future__ import annotations
 
@@ -74,8 +74,24 @@ class Residual(Strict):
         return value
 
 
-COMPOSITES: dict[str, type[Strict]] = {"Backbone": Backbone, "Residual": Residual}
+class Whitening(Strict):
+    """A convolution that is not trained: its filters are the principal components of patches of
+    the training images, scaled to variance 1, each in both signs. It stands first."""
+
+    kernel_size: int = Field(2, ge=1, le=5)
+    """The side of the patches; 2 make 24 filters, 3 make 54."""
+    name: str = "whitening"
+    """The name in the layer table."""
+
+
+COMPOSITES: dict[str, type[Strict]] = {
+    "Backbone": Backbone,
+    "Residual": Residual,
+    "Whitening": Whitening,
+}
 """What may stand in `layers:` beside Keras's own layers."""
+FIRST = {"Backbone": "a Backbone", "Whitening": "Whitening"}
+"""Those that take the images themselves."""
 
 
 def layer_object(entry: Any, defaults: dict[str, dict[str, Any]] | None = None) -> dict[str, Any]:
@@ -86,6 +102,8 @@ def layer_object(entry: Any, defaults: dict[str, dict[str, Any]] | None = None) 
     Raises:
         PydanticCustomError: no such layer, or not these arguments.
     """
+    if isinstance(entry, str) and entry in COMPOSITES:
+        entry = {entry: {}}
     if not (isinstance(entry, dict) and len(entry) == 1 and next(iter(entry)) in COMPOSITES):
         return keras_object(entry, "layer", defaults)
     class_name, arguments = next(iter(entry.items()))
@@ -106,12 +124,18 @@ def layer_object(entry: Any, defaults: dict[str, dict[str, Any]] | None = None) 
 
 
 def _inner(entry: Any, where: str, defaults: dict[str, dict[str, Any]] | None) -> dict[str, Any]:
-    if isinstance(entry, dict) and "Backbone" in entry:
-        raise unusable(f"{where}: a Backbone takes images, so it stands first in `layers`")
     try:
-        return layer_object(entry, defaults)
+        layer = layer_object(entry, defaults)
     except PydanticCustomError as error:
         raise unusable(f"{where}: {error.message()}") from None
+    check_place(layer, where)
+    return layer
+
+
+def check_place(layer: dict[str, Any], where: str) -> None:
+    """Refuses a serialized layer that stands elsewhere than first and has to stand there."""
+    if called := FIRST.get(layer["class_name"]):
+        raise unusable(f"{where}: {called} takes images, so it stands first in `layers`")
 
 
 def backbones(layers: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -23,7 +23,7 @@ from .errors import nearest
 from .experiments import DEFAULTS, Defaults, Experiment, GridMember, Text, Training
 from .grids import NAME_THEM, Setting, combinations, member_name, place
 from .keras_api import keras_object
-from .layers import layer_object
+from .layers import check_place, layer_object
 from .settings import Name, Seed
 from .strict import NAME_PATTERN, Strict, explain, unusable
 
@@ -167,7 +167,7 @@ class Notebook(Strict):
                     "or a `parent` to take them from"
                 )
             self._check_head(name, experiment)
-            self._check_backbone(name, experiment)
+            self._check_places(name, experiment)
         return self
 
     @model_validator(mode="after")
@@ -233,13 +233,10 @@ class Notebook(Strict):
         return self
 
     @staticmethod
-    def _check_backbone(name: str, experiment: Experiment) -> None:
+    def _check_places(name: str, experiment: Experiment) -> None:
         for position, entry in enumerate(experiment.layers or []):
-            if position and layer_object(entry)["class_name"] == "Backbone":
-                raise unusable(
-                    f"experiments.{name}.layers[{position}]: a Backbone takes images, so it stands "
-                    "first in `layers`"
-                )
+            if position:
+                check_place(layer_object(entry), f"experiments.{name}.layers[{position}]")
 
     @staticmethod
     def _check_head(name: str, experiment: Experiment) -> None:

@@ -149,6 +149,8 @@ def _apply(node: _Node, dtype: str, x: Any, key: str, pretrained: Path | None = 
             return make_backbone(node.config, node.name, dtype, x, pretrained)
         except ScratchbookError as error:
             raise ScratchbookError(f"{where}: {error}") from None
+    if node.class_name == "Whitening":
+        return _whitening(node)(x)
     try:
         layer = layer_class(node.class_name)(**{**node.config, "name": node.name}, dtype=dtype)
     except (TypeError, ValueError) as error:
@@ -167,6 +169,17 @@ def _apply(node: _Node, dtype: str, x: Any, key: str, pretrained: Path | None = 
             "it; use larger images, fewer pooling layers or `padding: same`"
         )
     return y
+
+
+def _whitening(node: _Node) -> keras.Layer:
+    """In float32: the difference of two pixels, made as large as their sum, has few bits left in
+    bfloat16. Its weights come from the training images (`start`)."""
+    import keras
+
+    return keras.layers.Conv2D(
+        2 * 3 * node.config["kernel_size"] ** 2, node.config["kernel_size"],
+        padding="same", name=node.name, dtype="float32", trainable=False,
+    )  # fmt: skip
 
 
 def _apply_residual(node: _Node, dtype: str, x: Any, key: str) -> Any:

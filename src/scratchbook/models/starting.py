@@ -1,4 +1,4 @@
-"""The network of a run as its training begins: spec, seed and other weights in, a model out."""
+"""The network of a run as its training begins: a spec, the data and a seed in, a model out."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scratchbook.config.errors import ScratchbookError
+from scratchbook.data.prepared import Prepared
 
 from .network import build
 from .weights import load_checkpoint
+from .whitening import whitening_filters
 
 if TYPE_CHECKING:
     import keras
@@ -16,18 +18,19 @@ if TYPE_CHECKING:
 
 def start(
     spec: dict[str, Any],
-    input_shape: tuple[int, int, int],
+    prepared: Prepared,
     precision: str = "float32",
     *,
     seed: int,
     pretrained: Path,
     initial_run: Path | None,
 ) -> keras.Model:
-    """The network that `build` makes, with the weights of `initial_weights` where a spec has them.
+    """The network that `build` makes, whitened on the training images and with the weights of
+    `initial_weights` where a spec says so.
 
     Args:
         spec: a resolved experiment.
-        input_shape: (height, width, channels) of the images.
+        prepared: the data set; its images' shape is the network's.
         precision: `float32` or `mixed_bfloat16`.
         seed: of the weights that are drawn at random.
         pretrained: the folder of backbones' weights files.
@@ -36,7 +39,13 @@ def start(
     Raises:
         ScratchbookError: it cannot be built, or weights that cannot be loaded.
     """
-    model = build(spec, input_shape, precision, seed, pretrained)
+    model = build(spec, prepared.images.shape[1:], precision, seed, pretrained)
+    first = spec["layers"][0]
+    if first["class_name"] == "Whitening":
+        filters = whitening_filters(
+            prepared.images, prepared.indices("train"), first["config"]["kernel_size"]
+        )
+        model.get_layer(first["config"]["name"]).set_weights(filters)
     if "initial_weights" in spec:
         if initial_run is None:
             raise ScratchbookError("initial_weights: the run to start from is missing")

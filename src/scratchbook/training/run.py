@@ -100,9 +100,8 @@ def train_run(
     activation = models.output_activation(spec["layers"])
     loss = loss_function(spec["loss"], activation, spec.get("label_smoothing", 0.0))
     model = models.start(
-        spec, prepared.images.shape[1:], precision,
-        seed=seed, pretrained=pretrained, initial_run=initial_run,
-    )  # fmt: skip
+        spec, prepared, precision, seed=seed, pretrained=pretrained, initial_run=initial_run
+    )
     parameters = models.count_parameters(model)
     models.check_recorded(spec, parameters)
     models.check_classes(model, len(prepared.class_names))
