@@ -41,16 +41,20 @@ def trained(folder: Path, declared: dict[str, Any], seed: int) -> dict[str, Any]
     return run
 
 
+def data() -> Any:
+    """The prepared images of `seen`, all of them to test and to whiten on."""
+    return SimpleNamespace(
+        images=seen(), labels=np.array([0, 1, 0, 1]), split=np.full(4, 2, np.uint8),
+        names=["a", "b", "c", "d"], class_names=["x", "y"], indices=lambda split: np.arange(4),
+    )  # fmt: skip
+
+
 def probabilities(
     folder: Path, run: dict[str, Any], pretrained: Path, initial: Path | None
 ) -> np.ndarray:
     """What cam.h5 says of the images, (epoch, image, class); the images are those of `seen`."""
-    data: Any = SimpleNamespace(
-        images=seen(), labels=np.array([0, 1, 0, 1]), split=np.full(4, 2, np.uint8),
-        names=["a", "b", "c", "d"], class_names=["x", "y"],
-    )  # fmt: skip
     map_run(
-        run, folder / "checkpoints", data, CHOICES, folder / "cam.h5",
+        run, folder / "checkpoints", data(), CHOICES, folder / "cam.h5",
         pretrained=pretrained, initial_run=initial, say=print,
     )  # fmt: skip
     cam = read_cam(folder / "cam.h5")
@@ -68,6 +72,15 @@ def test_a_run_from_random_weights_is_first_seen_as_its_seed_drew_it(tmp_path: P
     drawn = models.build(declared, SHAPE, seed=SEED).predict_on_batch(seen())
     found = probabilities(tmp_path, run, tmp_path, None)
     np.testing.assert_allclose(found[0], softmax(drawn, axis=1), atol=1e-5)
+
+
+def test_a_whitened_network_is_first_seen_with_the_filters_of_its_images(tmp_path: Path) -> None:
+    declared = spec({"Whitening": 2})
+    run = trained(tmp_path, declared, seed=9)
+    started = models.start(declared, data(), seed=SEED, pretrained=tmp_path, initial_run=None)
+    expected = softmax(started.predict_on_batch(seen()), axis=1)
+    found = probabilities(tmp_path, run, tmp_path, None)
+    np.testing.assert_allclose(found[0], expected, atol=1e-5)
 
 
 def test_a_warm_start_is_first_seen_with_the_weights_it_took_over(tmp_path: Path) -> None:

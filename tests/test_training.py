@@ -226,12 +226,19 @@ SCHEDULED = SPEC | {
     "label_smoothing": 0.1,
 }
 
+WHITENED = SPEC | {
+    "layers": [
+        {"class_name": "Whitening", "config": {"kernel_size": 2, "name": "whitening"}},
+        *SPEC["layers"],
+    ]
+}
+
 
 @pytest.mark.parametrize(
     ("spec", "precision"),
     [(SPEC, "float32"), (AUGMENTED, "float32"), (PLATEAU, "float32"), (SCHEDULED, "float32"),
-     (SPEC, "mixed_bfloat16")],
-    ids=["dropout", "augmentation", "plateau", "schedule", "bf16"],
+     (WHITENED, "float32"), (SPEC, "mixed_bfloat16")],
+    ids=["dropout", "augmentation", "plateau", "schedule", "whitening", "bf16"],
 )  # fmt: skip
 def test_a_killed_and_resumed_run_equals_the_uninterrupted_one_to_the_bit(
     tmp_path: Path, data: Data, spec: dict, precision: str
