@@ -90,7 +90,8 @@ class OnDevice:
             logits, changed = self.model.stateless_call(
                 weights, fixed, images[batch], training=True
             )
-            return self.model.loss(labels[batch, None], logits), changed
+            # A function of ours gives a loss an image, an object of Keras their mean.
+            return jax.numpy.mean(self.model.loss(labels[batch, None], logits)), changed
 
         (value, fixed), gradients = jax.value_and_grad(loss, has_aux=True)(trainable)
         trainable, optimizer = self.model.optimizer.stateless_apply(optimizer, gradients, trainable)
