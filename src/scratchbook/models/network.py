@@ -150,7 +150,7 @@ def _apply(node: _Node, dtype: str, x: Any, key: str, pretrained: Path | None = 
         except ScratchbookError as error:
             raise ScratchbookError(f"{where}: {error}") from None
     if node.class_name == "Whitening":
-        return _whitening(node)(x)
+        return _whiten(node, x)
     try:
         layer = layer_class(node.class_name)(**{**node.config, "name": node.name}, dtype=dtype)
     except (TypeError, ValueError) as error:
@@ -171,15 +171,16 @@ def _apply(node: _Node, dtype: str, x: Any, key: str, pretrained: Path | None = 
     return y
 
 
-def _whitening(node: _Node) -> keras.Layer:
+def _whiten(node: _Node, x: Any) -> Any:
     """In float32: the difference of two pixels, made as large as their sum, has few bits left in
     bfloat16. Its weights come from the training images (`start`)."""
     import keras
 
+    side = node.config["kernel_size"]
+    filters = 2 * side**2 * x.shape[-1]
     return keras.layers.Conv2D(
-        2 * 3 * node.config["kernel_size"] ** 2, node.config["kernel_size"],
-        padding="same", name=node.name, dtype="float32", trainable=False,
-    )  # fmt: skip
+        filters, side, padding="same", name=node.name, dtype="float32", trainable=False
+    )(x)
 
 
 def _apply_residual(node: _Node, dtype: str, x: Any, key: str) -> Any:
