@@ -16,7 +16,7 @@ def whitening_filters(
     """The principal components of the images' patches, each scaled to variance 1 and in both
     signs, so that a ReLU after them loses nothing (Jordan 2024, arXiv:2404.00498).
 
-    Sums are of whole numbers and so exact: the same on every machine, however many its threads.
+    The sums are of whole numbers and so exact, however many threads there are.
 
     Args:
         images: uint8 (n, height, width, channels).
