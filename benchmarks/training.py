@@ -79,7 +79,7 @@ CASES = {
     ),
     "pcam-128": Case("pcam", "six", 96, 128, 8_000, 2_048),
     "photos-dogs3": Case("dogs3", "train2", 224, 16, 306, 306, PHOTO_WAYS),
-    "photos-tiny": Case("dogs3", "train2", 224, 16, 306, 306, PHOTO_WAYS, TINY),
+    "photos-tiny": Case("dogs3", "train2", 224, 16, 3_060, 3_060, PHOTO_WAYS, TINY),
 }
 
 
