@@ -120,7 +120,7 @@ def make_files(folder: Path) -> None:
 WRITE_PAGE = """
 from pathlib import Path
 from scratchbook.config.project import load_project
-from scratchbook.report import write_page
+from scratchbook.report.html import write_page
 project, results, made = load_project(), Path("results"), Path("results/partial")
 pages = [project.page(name) for name in project.notebooks]
 write_page(pages, results, Path("report"), Path("all.html"), "", chapters=made, tables=made)

@@ -18,7 +18,8 @@ from result_trees import make_page, make_results
 from scratchbook.comparison import compare, write_comparison
 from scratchbook.config.errors import ScratchbookError
 from scratchbook.evaluation import write_metrics
-from scratchbook.report import write_chapter, write_page
+from scratchbook.report.chapter import write_chapter
+from scratchbook.report.html import write_page
 
 WILD = NOTEBOOK.replace(
     "    title: a wide net\n",

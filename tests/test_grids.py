@@ -22,8 +22,9 @@ from scratchbook.config.errors import ScratchbookError
 from scratchbook.config.notebooks import GridMember, Notebook
 from scratchbook.config.project import load_project
 from scratchbook.config.strict import NAME_PATTERN
-from scratchbook.report import write_chapter, write_page
+from scratchbook.report.chapter import write_chapter
 from scratchbook.report.figures import response
+from scratchbook.report.html import write_page
 
 LAYERS = """
       - Conv2D: 2

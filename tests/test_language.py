@@ -20,7 +20,8 @@ from projects import REPOSITORY
 from result_trees import make_page
 from scratchbook.comparison import compare, resolve_claim
 from scratchbook.language import LOCALE, speaking, tr, tr_n
-from scratchbook.report import write_chapter, write_page
+from scratchbook.report.chapter import write_chapter
+from scratchbook.report.html import write_page
 from test_report import RULES, TEMPLATES, make_all, make_cam, make_data
 
 KEYWORDS = {"tr": None, "tr_n": (1, 2), "mark": None, "_": None, "gettext": None}

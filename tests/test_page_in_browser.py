@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from result_trees import make_page
-from scratchbook.report import write_chapter, write_page
+from scratchbook.report.chapter import write_chapter
+from scratchbook.report.html import write_page
 from test_grids import RATES, report
 from test_language import chinese  # noqa: F401 -- a fixture
 from test_report import TEMPLATES, make_all, make_cam, make_data

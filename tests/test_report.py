@@ -20,11 +20,11 @@ from markdown_it import MarkdownIt
 from result_trees import make_page, make_results
 from scratchbook.cam import write_drift
 from scratchbook.comparison import compare, write_comparison
-from scratchbook.report import write_chapter, write_page
 from scratchbook.report.architecture import setting_diff, shorthand, side_by_side, summary_table
 from scratchbook.report.architecture import settings as settings_of
+from scratchbook.report.chapter import write_chapter
 from scratchbook.report.figures import curves
-from scratchbook.report.html import embedded_json
+from scratchbook.report.html import embedded_json, write_page
 from scratchbook.report.markdown import escape
 from scratchbook.report.rules import draw_rules, drawn_arrows, in_order
 
@@ -494,7 +494,7 @@ def test_notebook_md_has_the_form_of_the_seeds(whole):
 
 
 def test_of_very_many_experiments_the_best_and_the_baseline_are_drawn(tmp_path, monkeypatch):
-    monkeypatch.setattr("scratchbook.report.chapter.ILLUSTRATED", 1)
+    monkeypatch.setattr("scratchbook.report.loading.ILLUSTRATED", 1)
     page = make_page(seeds=(0,))
     make_all(tmp_path, page)
     text = Elements(render(page, tmp_path)).text

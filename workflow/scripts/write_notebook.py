@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from scratchbook.console import job_log
-from scratchbook.report import write_chapter
+from scratchbook.report.chapter import write_chapter
 
 with job_log(snakemake.log[0], snakemake.wildcards.notebook):
     results = Path(snakemake.params.results)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from scratchbook.console import job_log
-from scratchbook.report import write_page
+from scratchbook.report.html import write_page
 
 with job_log(snakemake.log[0], "report") as console:
     output = Path(snakemake.output[0])

@@ -10,8 +10,9 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 
 from scratchbook.language import speaking
 from scratchbook.report import figures, pictures
-from scratchbook.report.grids import draw_responses
+from scratchbook.report.grids import grids_of
 from scratchbook.report.loading import (
+    TABLE_CLASSES,
     Experiment,
     Notebook,
     Run,
@@ -24,8 +25,6 @@ from scratchbook.report.loading import (
 from scratchbook.report.markdown import notebook_markdown
 
 FOREST_ROWS = 60  # more do not fit a sheet of paper
-ILLUSTRATED = 150  # experiments with figures of their own
-TABLE_CLASSES = 20  # a confusion matrix of more is drawn, not written
 
 
 def write_chapter(
@@ -63,22 +62,34 @@ def draw_figures(notebook: Notebook, data: Path) -> dict[str, str]:
         drawn["compare"] = figures.forest(
             _forest_choice(rows, notebook.page.get("baseline")), metric, notebook.page["baseline"]
         )
-    drawn |= draw_responses(notebook)
-    for experiment in illustrated(notebook):
+    drawn |= _responses(notebook)
+    for experiment in notebook.illustrated:
         for name, svg in _experiment_figures(experiment, data).items():
             drawn[f"{experiment.name}-{name}"] = svg
     return drawn
 
 
-def illustrated(notebook: Notebook) -> list[Experiment]:
-    """The experiments that get figures: all, or of very many the best and the baseline.
-
-    A page with the curves of a thousand experiments takes minutes to draw and is too large to
-    open; their numbers are all there.
-    """
-    ranked = [row["experiment"] for row in notebook.rows] or [x.name for x in notebook.experiments]
-    chosen = {*ranked[:ILLUSTRATED], notebook.page.get("baseline")}
-    return [experiment for experiment in notebook.experiments if experiment.name in chosen]
+def _responses(notebook: Notebook) -> dict[str, str]:
+    """A figure (SVG text) of each grid that varies one key or two and has something measured."""
+    metric = notebook.page["metric"]
+    drawn = {}
+    for grid in grids_of(notebook):
+        rows = {row["experiment"]: row for row in grid.rows}
+        measured = [
+            (
+                tuple(point.values()),
+                float(row[metric]),
+                row.get(f"{metric}_low"),
+                row.get(f"{metric}_high"),
+            )
+            for name, point in grid.points.items()
+            if (row := rows.get(name)) and row.get(metric) is not None
+        ]
+        if measured and len(grid.paths) == 1:
+            drawn[grid.figure] = figures.response(measured, grid.paths[0], metric)
+        elif measured and len(grid.paths) == 2:
+            drawn[grid.figure] = figures.response_map(measured, grid.paths, metric)
+    return drawn
 
 
 def _experiment_figures(experiment: Experiment, data: Path) -> dict[str, str]:

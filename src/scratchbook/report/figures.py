@@ -1,14 +1,8 @@
-"""Line and dot figures of a chapter: plain numbers in, SVG text out, the same bytes every time.
-
-A figure carries its own alternative text (`aria-label`), takes the colour of the text around it,
-and holds neither style sheets nor scripts, so that it can stand in a page with a strict Content
-Security Policy as well as alone beside notebook.md.
-"""
+"""Line and dot figures of a chapter: plain numbers in, SVG text out, the same bytes every time."""
 
 from __future__ import annotations
 
 import io
-import re
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -23,14 +17,8 @@ from matplotlib.style import context as style_context
 from matplotlib.ticker import MaxNLocator
 
 from scratchbook.language import mark, tr
+from scratchbook.report.svg import ACCENT, INK, finish_svg
 from scratchbook.report.wording import metric_name, split_name
-
-SVG = "http://www.w3.org/2000/svg"
-XLINK = "http://www.w3.org/1999/xlink"
-INK = "#010203"  # stands for the colour of the text around the figure
-ACCENT = "#3f7fd0"  # at least 3:1 on white paper and on black
-ALONE = """svg { color: #26241f; font-family: sans-serif }
-@media (prefers-color-scheme: dark) { svg { color: #dcd8cf } }"""
 
 STYLE = {  # on top of matplotlib's own defaults, whatever the user's matplotlibrc says
     "svg.hashsalt": "scratchbook",
@@ -306,13 +294,6 @@ def heatmap(confusion: Sequence[Sequence[int]], order: Sequence[int]) -> str:
         )
 
 
-def inline(svg: str, prefix: str) -> str:
-    """A figure's SVG for a page: no style sheet or XML head, and ids that begin with `prefix`."""
-    text = re.sub(r"<style>.*?</style>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    text = re.sub(r'\bid="([^"]*)"', rf'id="{prefix}-\1"', text)
-    return re.sub(r'(href="|url\()#', rf"\1#{prefix}-", text)
-
-
 def _panel(
     width: float, height: float, *, left: float = 0.13, right: float = 0.84, bottom: float = 0.16
 ) -> tuple[Figure, Axes]:
@@ -413,84 +394,3 @@ def _svg(figure: Figure, alt: str) -> str:
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
     root = ElementTree.fromstring(buffer.getvalue())
     return finish_svg(root, alt, scale=96 / 72)
-
-
-def finish_svg(root: ElementTree.Element, alt: str, scale: float = 1) -> str:
-    """Serialises an SVG tree as the module promises."""
-    ElementTree.register_namespace("", SVG)
-    ElementTree.register_namespace("xlink", XLINK)
-    for parent in list(root.iter()):
-        for child in list(parent):
-            if (
-                child.tag.rpartition("}")[2] in ("metadata", "style")
-                or child.get("id") == "patch_1"
-            ):
-                parent.remove(child)
-    for element in root.iter():
-        for key, value in _declarations(element.attrib.pop("style", "")):
-            element.set(key, value)
-        for key in ("fill", "stroke"):
-            if element.get(key) == INK:
-                element.set(key, "currentColor")
-        if f"{{{XLINK}}}href" in element.attrib:
-            element.set("href", element.attrib.pop(f"{{{XLINK}}}href").replace("\n", ""))
-    _lighten(root)
-    for side in ("width", "height"):  # matplotlib's points, as the pixels of a page
-        root.set(side, f"{float(str(root.get(side)).removesuffix('pt')) * scale:.5g}")
-    root.set("role", "img")
-    root.set("aria-label", "".join(c for c in alt if c.isprintable()))  # XML holds no controls
-    root.set("stroke-linejoin", "round")
-    style = ElementTree.Element(f"{{{SVG}}}style")
-    style.text = ALONE
-    root.insert(0, style)
-    return ElementTree.tostring(root, encoding="unicode") + "\n"
-
-
-def _lighten(root: ElementTree.Element) -> None:
-    """Leaves out what draws nothing: ids that none refers to, groups that say nothing, spaces, and
-    digits beyond a hundredth of a point. A page holds hundreds of figures."""
-    values = [value for element in root.iter() for value in element.attrib.values()]
-    used = {name for value in values for name in re.findall(r"^#(.+)|url\(#([^)]+)\)", value)}
-    names = {name for pair in used for name in pair}
-    for element in root.iter():
-        if element.get("id") not in names:
-            element.attrib.pop("id", None)
-        if element.get("transform", "").startswith("rotate(-0 "):
-            del element.attrib["transform"]
-        for key in {"d", "x", "y"} & element.attrib.keys():
-            short = re.sub(r"-?\d+\.\d{3,}", lambda m: f"{float(m[0]):.2f}", element.attrib[key])
-            element.set(key, " ".join(short.split()))
-        element.text, element.tail = (
-            text if text and text.strip() else None for text in (element.text, element.tail)
-        )
-    _unwrap(root)
-
-
-def _unwrap(parent: ElementTree.Element) -> None:
-    children: list[ElementTree.Element] = []
-    for child in parent:
-        _unwrap(child)
-        bare = child.tag == f"{{{SVG}}}g" and not child.attrib
-        empty = child.tag == f"{{{SVG}}}defs" and not len(child)
-        if bare:
-            children += child
-        elif not empty:
-            children.append(child)
-    parent[:] = children
-
-
-def _declarations(style: str) -> list[tuple[str, str]]:
-    """CSS declarations as presentation attributes, which a strict policy lets pass."""
-    found = []
-    for declaration in filter(None, (part.strip() for part in style.split(";"))):
-        key, _, value = (part.strip() for part in declaration.partition(":"))
-        if key == "font":
-            size = re.search(r"([\d.]+)px", value)
-            found += [("font-size", size.group(1))] if size else []
-        elif key == "font-size":
-            found.append((key, value.removesuffix("px")))
-        elif key == "image-rendering":
-            found.append((key, "pixelated"))
-        elif key not in ("font-family", "font-stretch"):
-            found.append((key, value))
-    return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from scratchbook.report import figures
 from scratchbook.report.loading import Notebook
 
 
@@ -50,29 +49,6 @@ def rows_outside(notebook: Notebook) -> list[dict[str, Any]]:
     """The rows of experiments that no grid made, best first."""
     groups = _groups(notebook)
     return [row for row in notebook.rows if row["experiment"] not in groups]
-
-
-def draw_responses(notebook: Notebook) -> dict[str, str]:
-    """A figure (SVG text) of each grid that varies one key or two and has something measured."""
-    metric = notebook.page["metric"]
-    drawn = {}
-    for grid in grids_of(notebook):
-        rows = {row["experiment"]: row for row in grid.rows}
-        measured = [
-            (
-                tuple(point.values()),
-                float(row[metric]),
-                row.get(f"{metric}_low"),
-                row.get(f"{metric}_high"),
-            )
-            for name, point in grid.points.items()
-            if (row := rows.get(name)) and row.get(metric) is not None
-        ]
-        if measured and len(grid.paths) == 1:
-            drawn[grid.figure] = figures.response(measured, grid.paths[0], metric)
-        elif measured and len(grid.paths) == 2:
-            drawn[grid.figure] = figures.response_map(measured, grid.paths, metric)
-    return drawn
 
 
 def _groups(notebook: Notebook) -> dict[str, str]:

@@ -22,10 +22,9 @@ from scratchbook.report.architecture import (
     side_by_side,
     summary_table,
 )
-from scratchbook.report.chapter import TABLE_CLASSES, illustrated
-from scratchbook.report.figures import inline
 from scratchbook.report.grids import grids_of, rows_outside
 from scratchbook.report.loading import (
+    TABLE_CLASSES,
     Experiment,
     Notebook,
     Run,
@@ -37,6 +36,7 @@ from scratchbook.report.loading import (
 )
 from scratchbook.report.markdown import baseline_pairs
 from scratchbook.report.rules import Reads, draw_rules, in_order
+from scratchbook.report.svg import inline
 
 LARGE = 15_000_000  # bytes that mail and browsers begin to mind
 
@@ -282,7 +282,7 @@ def _facts(notebook: Notebook, data: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _left_out(notebook: Notebook) -> list[str]:
-    drawn, every = len(illustrated(notebook)), len(notebook.experiments)
+    drawn, every = len(notebook.illustrated), len(notebook.experiments)
     if drawn == every:
         return []
     return [

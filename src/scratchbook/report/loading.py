@@ -27,6 +27,8 @@ WORDS = {"experiment", "id", "parent", "changes", "group", "point", "status", "i
          "recorded_metric", "precision", "first", "second", "split", "covers", "better",
          "verdict"}  # fmt: skip
 MISTAKES = 12
+ILLUSTRATED = 150  # experiments with figures of their own
+TABLE_CLASSES = 20  # a confusion matrix of more is drawn, not written
 LOG_LINES = 3
 
 
@@ -87,6 +89,17 @@ class Notebook:
     @property
     def runs(self) -> list[Run]:
         return [run for experiment in self.experiments for run in experiment.runs]
+
+    @cached_property
+    def illustrated(self) -> list[Experiment]:
+        """The experiments that get figures: all, or of very many the best and the baseline.
+
+        A page with the curves of a thousand experiments takes minutes to draw and is too large to
+        open; their numbers are all there.
+        """
+        ranked = [row["experiment"] for row in self.rows] or [x.name for x in self.experiments]
+        chosen = {*ranked[:ILLUSTRATED], self.page.get("baseline")}
+        return [experiment for experiment in self.experiments if experiment.name in chosen]
 
 
 def load_notebook(page: dict[str, Any], results: Path, tables: Path | None = None) -> Notebook:

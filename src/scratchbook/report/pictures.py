@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from scratchbook.language import tr
-from scratchbook.report.figures import ACCENT, INK, SVG, finish_svg
+from scratchbook.report.svg import ACCENT, INK, SVG, finish_svg
 
 CELL = 88  # pixels a picture takes in a sheet
 GAP = 10

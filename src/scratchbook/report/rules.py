@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from xml.etree import ElementTree
 
 from scratchbook.language import tr
-from scratchbook.report.figures import INK, SVG, finish_svg
+from scratchbook.report.svg import INK, SVG, finish_svg
 
 BOX = (154, 34)  # pixels a rule takes
 GAP = (18, 30)  # between neighbours, and between rows
