@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from scratchbook.config.errors import ScratchbookError
-from scratchbook.provenance import write_json
+from scratchbook.files import write_json
 
 SPLITS = ("train", "validation", "test")
 RELIABILITY_BINS = 15

@@ -1,14 +1,12 @@
-"""Where a figure comes from: code, packages, machine, data; and files that are whole or absent."""
+"""Where a figure comes from: code, packages, machine, data."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,33 +18,6 @@ NUMERIC_PACKAGES = {  # of each Keras backend: what the bits of a run can hang o
     "jax": ["keras", "jax", "jaxlib", "numpy", "h5py"],
     "torch": ["keras", "torch", "numpy", "h5py"],
 }
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Calls `write` with a temporary path beside `path`, then puts the file in its place.
-
-    Whoever looks sees the old file or the whole new one, also after a crash.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")  # keeps the suffix
-    try:
-        write(partial)
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes text as UTF-8, atomically."""
-    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
-
-
-def write_json(path: Path, values: Any) -> None:
-    """Writes plain values as indented JSON, atomically. NaN is refused: it is no JSON."""
-    text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_text(path, text)
 
 
 def hash_arrays(arrays: Iterable[np.ndarray]) -> str:

@@ -31,7 +31,7 @@ import pandas as pd
 
 from scratchbook.cam import measures
 from scratchbook.config.errors import ScratchbookError
-from scratchbook.provenance import write_text
+from scratchbook.files import write_text
 
 MEASURES = ("spearman", "pearson", "iou", "shift", "jsd")
 BASELINES = ("other_images", "other_seed", "untrained", "random_head")

@@ -15,7 +15,7 @@ from scipy.special import softmax
 from scratchbook.cam import maps as cam_maps
 from scratchbook.cam.drift import write_drift
 from scratchbook.config.errors import ScratchbookError
-from scratchbook.provenance import write_atomically
+from scratchbook.files import write_atomically
 
 if TYPE_CHECKING:
     import keras

@@ -48,8 +48,8 @@ def run(given: argparse.Namespace) -> None:
     folder = _trained(experiment, given.seed)
 
     from scratchbook.cam.photos import map_photos, read_photos
+    from scratchbook.files import write_text
     from scratchbook.hardware import prepare_keras
-    from scratchbook.provenance import write_text
     from scratchbook.report.pictures import cam_sheet
 
     photos = read_photos(given.image, project.dataset(notebook.dataset))

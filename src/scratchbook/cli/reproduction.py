@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> None:
-    from scratchbook.provenance import write_text
+    from scratchbook.files import write_text
     from scratchbook.reproduction import collect_records, reproduction_page
 
     project = chosen_project([])

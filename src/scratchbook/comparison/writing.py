@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from scratchbook.comparison.tables import MEASURED, Comparison
-from scratchbook.provenance import write_text
+from scratchbook.files import write_text
 
 SHOWN = {
     "experiment": "experiment",

@@ -20,6 +20,7 @@ import numpy as np
 from scratchbook import models, provenance
 from scratchbook.config.errors import ScratchbookError
 from scratchbook.data.prepared import Prepared
+from scratchbook.files import write_atomically, write_json
 
 from .batches import sample_rows
 from .fit import measure, predict_logits, train_epoch
@@ -221,7 +222,7 @@ def train_run(
         files.checkpoints.mkdir(parents=True, exist_ok=True)
         for entry in kept:
             _copy(state.checkpoint(int(entry["epoch"])), files.checkpoints / str(entry["file"]))
-        provenance.write_json(
+        write_json(
             files.run,
             {
                 **identity,
@@ -367,7 +368,7 @@ def _write_history(path: Path, history: list[dict[str, float]]) -> None:
             writer.writeheader()
             writer.writerows(history)
 
-    provenance.write_atomically(path, write)
+    write_atomically(path, write)
 
 
 def _write_predictions(
@@ -393,7 +394,7 @@ def _write_predictions(
     # Labels and row numbers are int64 each; one column of logits becomes two.
     size = sum(2 * values.nbytes + 16 * len(values) + 3 * HDF5_OVERHEAD for values in arrays)
     try_room(path, size + HDF5_OVERHEAD)
-    provenance.write_atomically(path, write)
+    write_atomically(path, write)
 
 
 def two_columns(logits: np.ndarray) -> np.ndarray:
@@ -405,4 +406,4 @@ def two_columns(logits: np.ndarray) -> np.ndarray:
 
 def _copy(source: Path, target: Path) -> None:
     # A copy, so that a job killed here still finds its state whole.
-    provenance.write_atomically(target, lambda partial: shutil.copyfile(source, partial))
+    write_atomically(target, lambda partial: shutil.copyfile(source, partial))

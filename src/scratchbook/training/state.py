@@ -23,7 +23,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from scratchbook.config.errors import ScratchbookError
-from scratchbook.provenance import write_atomically, write_text
+from scratchbook.files import write_atomically, write_text
 
 GENERATIONS = 2  # the newest state, and the one before it should the newest be damaged
 
