@@ -53,10 +53,12 @@ def matrix_rate(side: int, repeats: int = 20) -> float:
 class OnDevice:
     """A network whose images, weights and optimizer stay on the device from step to step."""
 
-    def __init__(self, model: Any, images: Any, labels: Any) -> None:
+    def __init__(
+        self, model: Any, images: Any, labels: Any, flipped_axes: list[tuple[int, ...]]
+    ) -> None:
         import jax
 
-        self.model = model
+        self.model, self.flipped_axes = model, flipped_axes
         self.images, self.labels = jax.device_put(images), jax.device_put(labels)
         self._train = jax.jit(self._step, donate_argnums=0)
         self._predict = jax.jit(self._logits)
@@ -98,7 +100,12 @@ class OnDevice:
         return (trainable, fixed, optimizer), value
 
     def _logits(self, state: Any, images: Any, batch: Any) -> Any:
-        return self.model.stateless_call(state[0], state[1], images[batch], training=False)[0]
+        import jax
+
+        views = [jax.numpy.flip(images[batch], axes) for axes in self.flipped_axes]
+        return sum(
+            self.model.stateless_call(state[0], state[1], view, training=False)[0] for view in views
+        )
 
     def train(self, state: Any, order: Any, batch_size: int) -> tuple[Any, float]:
         """An epoch; returns the state and the last batch's loss. The last, smaller batch is left
@@ -137,7 +144,7 @@ def measure(
     from scratchbook.data.prepared import Prepared
     from scratchbook.hardware import resolve_precision
     from scratchbook.training.batches import epoch_order, sample_rows
-    from scratchbook.training.fit import seed_epoch
+    from scratchbook.training.fit import FLIPPED_AXES, seed_epoch
     from scratchbook.training.losses import loss_function
     from scratchbook.training.optimizers import make_optimizer, scheduled_rate
     from scratchbook.training.run import split_rows
@@ -168,7 +175,8 @@ def measure(
     )
     optimizer.build(model.trainable_variables)
     base = float(optimizer.learning_rate.value)
-    device = OnDevice(model, pixels, labels)
+    flipped_axes = FLIPPED_AXES[spec.get("test_time_flip")]
+    device = OnDevice(model, pixels, labels, flipped_axes)
     seconds: list[float] = []
     reached: dict[float, int] = {}  # the epoch
     best = 0.0

@@ -79,6 +79,17 @@ def test_label_smoothing_is_inherited_and_can_be_taken_back() -> None:
         notebook(wide={"label_smoothing": 1})
 
 
+def test_a_flip_at_test_time_is_inherited_and_can_be_taken_back() -> None:
+    flip = {"test_time_flip": "horizontal"}
+    declared = notebook(narrow=flip, wide={"parent": "narrow", "test_time_flip": None})
+    assert declared.spec("narrow")["test_time_flip"] == "horizontal"
+    assert "test_time_flip" not in declared.spec("wide")
+    inherited = notebook(narrow=flip, wide={"parent": "narrow"})
+    assert inherited.spec("wide")["test_time_flip"] == "horizontal"
+    with pytest.raises(ValidationError, match="horizontal_and_vertical"):
+        notebook(wide={"test_time_flip": "sideways"})
+
+
 @given(
     epochs=st.integers(1, 12),
     cam=st.lists(st.integers(1, 14), min_size=1, max_size=6),

@@ -432,11 +432,13 @@ def test_what_only_some_experiments_have_is_a_hyper_parameter_and_a_change():
     before = {"batch_size": 32, "optimizer": {"class_name": "Adam", "config": {}}}
     start = {"experiment": "train1", "checkpoint": "best"}
     after = before | {"schedule": SCHEDULE, "initial_weights": start, "label_smoothing": 0.1}
+    after["test_time_flip"] = "horizontal"
     assert settings_of(after) == {
         "initial_weights": "experiment=train1, checkpoint=best",
         "optimizer": "Adam",
         "schedule": "warm_up=2, decay=cosine",
         "label_smoothing": "0.1",
+        "test_time_flip": "horizontal",
         "batch_size": "32",
         "train_samples": "all",
     }
@@ -444,6 +446,7 @@ def test_what_only_some_experiments_have_is_a_hyper_parameter_and_a_change():
         ("initial_weights", "not set", "experiment=train1, checkpoint=best"),
         ("schedule", "not set", "warm_up=2, decay=cosine"),
         ("label_smoothing", "not set", "0.1"),
+        ("test_time_flip", "not set", "horizontal"),
     ]
 
 

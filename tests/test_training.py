@@ -226,6 +226,7 @@ SCHEDULED = SPEC | {
     "label_smoothing": 0.1,
 }
 
+FLIPPED = SPEC | {"test_time_flip": "horizontal_and_vertical"}
 WHITENED = SPEC | {
     "layers": [
         {"class_name": "Whitening", "config": {"kernel_size": 2, "name": "whitening"}},
@@ -235,10 +236,33 @@ WHITENED = SPEC | {
 
 
 @pytest.mark.parametrize(
+    ("flip", "mirrored"),
+    [
+        ("horizontal", [np.s_[:, :, ::-1]]),
+        ("vertical", [np.s_[:, ::-1]]),
+        ("horizontal_and_vertical", [np.s_[:, :, ::-1], np.s_[:, ::-1], np.s_[:, ::-1, ::-1]]),
+    ],
+)
+def test_a_flip_at_test_time_takes_the_mean_of_an_image_and_its_mirror_images(
+    data: Data, flip: str, mirrored: list
+) -> None:
+    from scratchbook import models
+    from scratchbook.training.fit import predict_logits
+
+    model = models.start(SPEC, data, "float32", seed=0, pretrained=Path(), initial_run=None)
+    rows = np.arange(5, 12)
+    plain = [predict_logits(model, view, rows) for view in
+             (data.images, *(data.images[view] for view in mirrored))]  # fmt: skip
+    found = predict_logits(model, data.images, rows, flip, batch_size=4)
+    np.testing.assert_allclose(found, np.mean(plain, axis=0), rtol=1e-5, atol=1e-6)
+    assert not np.allclose(found, plain[0], atol=1e-3)
+
+
+@pytest.mark.parametrize(
     ("spec", "precision"),
     [(SPEC, "float32"), (AUGMENTED, "float32"), (PLATEAU, "float32"), (SCHEDULED, "float32"),
-     (WHITENED, "float32"), (SPEC, "mixed_bfloat16")],
-    ids=["dropout", "augmentation", "plateau", "schedule", "whitening", "bf16"],
+     (WHITENED, "float32"), (FLIPPED, "float32"), (SPEC, "mixed_bfloat16")],
+    ids=["dropout", "augmentation", "plateau", "schedule", "whitening", "test-time flip", "bf16"],
 )  # fmt: skip
 def test_a_killed_and_resumed_run_equals_the_uninterrupted_one_to_the_bit(
     tmp_path: Path, data: Data, spec: dict, precision: str

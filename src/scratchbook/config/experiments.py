@@ -88,6 +88,9 @@ class Training(Strict):
     label_smoothing: float | None = Field(None, ge=0, lt=1)
     """The share of each label that the loss spreads evenly over all classes; 0 unless given. The
     losses in history.csv have it too, as Keras's; what is measured on predictions never has."""
+    test_time_flip: Literal["horizontal", "vertical", "horizontal_and_vertical"] | None = None
+    """Whatever is predicted of an image, while validating too, is the mean of the logits of it and
+    of its mirror images, as `RandomFlip` makes them. Grad-CAM explains the image as it stands."""
     batch_size: int | None = Field(None, ge=1)
     """Images in one step; 32 unless given."""
     epochs: int | None = Field(None, ge=1)
@@ -111,6 +114,7 @@ DEFAULTS: dict[str, Any] = {
     "schedule": None,
     "loss": LOSSES[0],
     "label_smoothing": 0.0,
+    "test_time_flip": None,
     "batch_size": 32,
     "epochs": 10,
     "train_samples": None,

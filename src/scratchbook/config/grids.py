@@ -30,7 +30,7 @@ MOST = 1000
 
 NAME_THEM = "name its values yourself: `{plain: …, other: …}` in place of a list"
 
-WHOLE = ("loss", "label_smoothing", "batch_size", "epochs", "train_samples")
+WHOLE = ("loss", "label_smoothing", "test_time_flip", "batch_size", "epochs", "train_samples")
 LISTS = {"layers": "layer", "augment": "augmentation layer", "callbacks": "callback"}
 SECTIONS = ("schedule", "initial_weights")
 KEYS = ("optimizer", *LISTS, *WHOLE, *SECTIONS)

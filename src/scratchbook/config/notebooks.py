@@ -344,6 +344,7 @@ class Notebook(Strict):
             "initial_weights": start and start.model_dump(),
             "schedule": schedule and schedule.model_dump(),
             "label_smoothing": value("label_smoothing"),
+            "test_time_flip": value("test_time_flip"),
         }
         return {
             "dataset": self.dataset,

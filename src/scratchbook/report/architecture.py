@@ -97,8 +97,9 @@ def settings(spec: dict[str, Any]) -> dict[str, str]:
 
 
 SETTINGS = (
-    "initial_weights", "optimizer", "schedule", "loss", "label_smoothing", "batch_size", "epochs",
-    "train_samples", "augment", "callbacks", "monitor", "validation", "precision",
+    "initial_weights", "optimizer", "schedule", "loss", "label_smoothing", "test_time_flip",
+    "batch_size", "epochs", "train_samples", "augment", "callbacks", "monitor", "validation",
+    "precision",
 )  # fmt: skip
 
 

@@ -84,14 +84,32 @@ def train_epoch(
     return {name: total / len(rows) for name, total in sums.items()} | {"seconds": seconds}
 
 
+FLIPPED_AXES: dict[str | None, list[tuple[int, ...]]] = {  # of images (n, height, width, 3)
+    None: [()],
+    "horizontal": [(), (2,)],
+    "vertical": [(), (1,)],
+    "horizontal_and_vertical": [(), (1,), (2,), (1, 2)],
+}
+
+
 def predict_logits(
-    model: keras.Model, images: np.ndarray, rows: np.ndarray, batch_size: int = 256
+    model: keras.Model,
+    images: np.ndarray,
+    rows: np.ndarray,
+    test_time_flip: str | None = None,
+    batch_size: int = 256,
 ) -> np.ndarray:
-    """The network's logits of `rows` of the images, in inference mode: float32 (m, units)."""
-    parts = [
-        np.asarray(model.predict_on_batch(images[batch]), dtype=np.float32)  # (b, units)
-        for batch in in_batches(rows, batch_size)
-    ]
+    """The network's logits of `rows` of the images, in inference mode: float32 (m, units).
+
+    With `test_time_flip`, the mean of the logits of an image and of its mirror images.
+    """
+    parts = []
+    for batch in in_batches(rows, batch_size):
+        pixels = images[batch]
+        logits = [
+            model.predict_on_batch(np.flip(pixels, axes)) for axes in FLIPPED_AXES[test_time_flip]
+        ]
+        parts.append(np.mean(np.asarray(logits, dtype=np.float32), axis=0))  # (b, units)
     if not parts:
         return np.empty((0, model.output.shape[-1]), dtype=np.float32)
     return np.concatenate(parts)

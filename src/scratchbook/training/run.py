@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,7 @@ def train_run(
     callbacks = _callbacks(spec, model, progress.history)
     images, labels = prepared.images, prepared.labels
     validation_rows = rows[spec["validation"]]
+    predict = partial(predict_logits, model, images, test_time_flip=spec.get("test_time_flip"))
 
     while progress.epoch < spec["epochs"] and not progress.stopped:
         epoch = progress.epoch + 1
@@ -158,9 +160,7 @@ def train_run(
             model, images, labels, rows["train"],
             batch_size=spec["batch_size"], seed=seed, epoch=epoch, on_batch=on_batch,
         )  # fmt: skip
-        validated = measure(
-            loss, predict_logits(model, images, validation_rows), labels[validation_rows]
-        )
+        validated = measure(loss, predict(validation_rows), labels[validation_rows])
         row = {
             "epoch": epoch,
             "loss": trained["loss"],
@@ -200,7 +200,7 @@ def train_run(
     for epoch in sorted({best, last_epoch}):
         model.load_weights(state.checkpoint(epoch))
         digests[epoch] = provenance.hash_arrays(_weights(model))
-        logits[epoch] = {s: predict_logits(model, images, r) for s, r in rows.items()}
+        logits[epoch] = {s: predict(r) for s, r in rows.items()}
     predictions = {"best": (best, logits[best]), "last": (last_epoch, logits[last_epoch])}
 
     display_id = models.display_id(spec["dataset"], parameters)
