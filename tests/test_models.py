@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
 from pydantic_core import PydanticCustomError
 
 from scratchbook import models
@@ -381,6 +383,45 @@ def test_dropout_drops_its_rate_and_scales_what_is_left(rate: float, precision: 
     both = ((first == 0) & (second == 0)).mean()
     assert both == pytest.approx(rate**2, abs=0.005)  # each call draws anew
     assert (keras.ops.convert_to_numpy(layer(ones, training=False)) == 1).all()
+
+
+@given(
+    maps=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    kernel=st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    padding=st.sampled_from(["same", "valid"]),
+    strides=st.sampled_from([1, 1, 1, 2]),
+    seed=st.integers(0, 9),
+)
+@settings(max_examples=40, deadline=None)
+@example(maps=(4, 4), kernel=(3, 3), padding="same", strides=1, seed=0)
+@example(maps=(2, 3), kernel=(5, 4), padding="same", strides=1, seed=0)  # wider than the map
+def test_convolution_is_keras_own_by_another_operation(
+    maps: tuple[int, int], kernel: tuple[int, int], padding: str, strides: int, seed: int
+) -> None:
+    """Of whole numbers below 256, which bfloat16 holds, so that both must be equal to the bit."""
+    import keras
+    import tensorflow as tf
+
+    assume(padding == "same" or all(k <= m for k, m in zip(kernel, maps, strict=True)))
+    arguments = {"filters": 3, "kernel_size": kernel, "padding": padding, "strides": strides}
+    rng = np.random.default_rng(seed)
+    pixels = tf.constant(rng.integers(-1, 2, (2, *maps, 3)), tf.bfloat16)
+    weights = rng.integers(-1, 2, (*kernel, 3, 3))
+    found = []
+    for convolution in (layer_class("Conv2D"), keras.layers.Conv2D):
+        layer = convolution(**arguments, dtype="mixed_bfloat16")
+        layer.build(pixels.shape)
+        layer.kernel.assign(weights)
+        with tf.GradientTape() as tape:
+            tape.watch(pixels)
+            outputs = layer(pixels)
+        of_outputs = tf.constant(
+            np.random.default_rng(seed).integers(-1, 2, outputs.shape), tf.bfloat16
+        )
+        gradients = tape.gradient(outputs, [pixels, layer.kernel.value], of_outputs)
+        found.append([np.asarray(tf.cast(x, tf.float32)) for x in (outputs, *gradients)])
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])

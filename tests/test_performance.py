@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from scratchbook import models
+from scratchbook.models.kernels import layer_class
 from test_training import SPEC, Data, data, train  # noqa: F401 (a fixture)
 
 SCRIPTS = Path(__file__).parent.parent / "workflow/scripts"
@@ -162,3 +163,30 @@ def test_adam_takes_one_operation_a_weight() -> None:
     kinds = [operation.type for operation in step.get_concrete_function().graph.get_operations()]
     assert kinds.count("ResourceApplyAdam") == 2
     assert "Sqrt" not in kinds
+
+
+@pytest.mark.parametrize(
+    ("side", "precision", "convolved"),
+    [(4, "mixed_bfloat16", False), (5, "mixed_bfloat16", True), (4, "float32", True)],
+)
+def test_on_a_map_of_few_pixels_the_gradient_of_a_kernel_is_a_product_of_matrices(
+    side: int, precision: str, convolved: bool
+) -> None:
+    import keras
+    import tensorflow as tf
+
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("the operations are TensorFlow's")
+    layer = layer_class("Conv2D")(4, 3, padding="same", dtype=precision)
+    layer.build((None, side, side, 2))
+
+    @tf.function
+    def gradient() -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            outputs = layer(tf.ones((3, side, side, 2)))
+        return tape.gradient(outputs, layer.kernel.value)
+
+    graph = gradient.get_concrete_function().graph
+    kinds = {operation.type for operation in graph.get_operations()}
+    assert ("Conv2DBackpropFilter" in kinds) == convolved
+    assert ("MatMul" in kinds) != convolved

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-LEVELS = 2**16
+LEVELS = 2**16  # of a random number that decides whether a unit is dropped
+FEW_PIXELS = 16  # a map of 4 × 4: in larger ones the convolution is as fast
 
 
 def layer_class(name: str) -> Any:
@@ -14,6 +16,8 @@ def layer_class(name: str) -> Any:
     if keras.backend.backend() == "tensorflow":
         if name == "Dropout":
             return _dropout()
+        if name == "Conv2D":
+            return _conv2d()
         if name == "BatchNormalization":
             return _batch_normalization()
     return getattr(keras.layers, name)
@@ -42,6 +46,57 @@ def _dropout() -> Any:
             return tf.where(kept, scaled, tf.zeros([], inputs.dtype))
 
     return Dropout
+
+
+def _conv2d() -> Any:
+    """On maps of a few pixels and on a CPU, the gradient of a kernel in bfloat16 takes TensorFlow's
+    convolution twice as long as the same sums take as a product of matrices, or longer."""
+    import keras
+    import tensorflow as tf
+
+    if tf.config.get_visible_devices("GPU"):
+        return keras.layers.Conv2D
+
+    def patches(inputs: Any, height: int, width: int) -> Any:
+        """What each output of a `same` convolution sees: (n · rows · columns, kernel inputs)."""
+        _, rows, columns, channels = inputs.shape
+        top, left = (height - 1) // 2, (width - 1) // 2
+        padded = tf.pad(inputs, [[0, 0], [top, height - 1 - top], [left, width - 1 - left], [0, 0]])
+        seen = [
+            padded[:, row : row + rows, column : column + columns]
+            for row in range(height)
+            for column in range(width)
+        ]
+        return tf.reshape(tf.concat(seen, -1), [-1, height * width * channels])
+
+    @tf.custom_gradient
+    def convolution(inputs: Any, kernel: Any) -> Any:
+        height, width, _, filters = kernel.shape
+        seen = patches(inputs, height, width)
+        outputs = tf.matmul(seen, tf.reshape(kernel, [-1, filters]))
+
+        def gradient(upstream: Any) -> tuple[Any, Any]:
+            of_inputs = tf.raw_ops.Conv2DBackpropInput(
+                input_sizes=tf.shape(inputs), filter=kernel, out_backprop=upstream,
+                strides=[1, 1, 1, 1], padding="SAME",
+            )  # fmt: skip
+            of_kernel = tf.matmul(seen, tf.reshape(upstream, [-1, filters]), transpose_a=True)
+            return of_inputs, tf.reshape(of_kernel, kernel.shape)
+
+        return tf.reshape(outputs, [-1, *inputs.shape[1:3], filters]), gradient
+
+    class Conv2D(keras.layers.Conv2D):
+        def convolution_op(self, inputs: Any, kernel: Any) -> Any:
+            plain = (
+                self.padding == "same"
+                and self.data_format == "channels_last"
+                and (self.strides, self.dilation_rate, self.groups) == ((1, 1), (1, 1), 1)
+            )
+            if not plain or inputs.dtype != "bfloat16" or math.prod(inputs.shape[1:3]) > FEW_PIXELS:
+                return super().convolution_op(inputs, kernel)
+            return convolution(inputs, tf.convert_to_tensor(kernel))
+
+    return Conv2D
 
 
 def _batch_normalization() -> Any:
