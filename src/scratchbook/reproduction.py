@@ -188,7 +188,8 @@ def _accuracy(runs: list[Record]) -> str:
 
 
 def _epochs(runs: list[Record]) -> str:
-    return "epoch " + _each(f"{run.metrics['epoch']} of {run.run['epochs']}" for run in runs)
+    best = ", ".join(str(run.metrics["epoch"]) for run in runs)
+    return f"epoch {best} of {_each(str(run.run['epochs']) for run in runs)}"
 
 
 def _where(page: dict[str, Any], runs: list[Record]) -> str:
