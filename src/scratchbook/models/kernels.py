@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 LEVELS = 2**16  # of a random number that decides whether a unit is dropped
-FEW_PIXELS = 16  # a map of 4 × 4: in larger ones the convolution is as fast
+FEW_PIXELS = 16  # a map of 4 × 4: on 8 × 8 the forward pass would be slower
 
 
 def layer_class(name: str) -> Any:
