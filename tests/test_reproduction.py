@@ -38,14 +38,18 @@ def test_only_small_text_records_are_kept(page: dict, tmp_path: Path) -> None:
 
 def test_the_table_can_be_made_again_from_the_records_alone(page: dict, tmp_path: Path) -> None:
     text = reproduction_page([page], tmp_path / "records", {})
-    values = []
+    values, epochs = [], []
     for seed in (0, 1):
-        metrics = tmp_path / f"records/shapes/train1/seed{seed}/metrics.json"
-        values.append(json.loads(metrics.read_text())["splits"]["validation"]["accuracy"]["value"])
+        folder = tmp_path / f"records/shapes/train1/seed{seed}"
+        metrics = json.loads((folder / "metrics.json").read_text())
+        values.append(metrics["splits"]["validation"]["accuracy"]["value"])
+        epochs.append(metrics["epoch"])
+    planned = json.loads((folder / "run.json").read_text())["epochs"]
     cells = row_of(text, "train1")
     assert cells[2] == "0.7"
     assert f"**{sum(values) / 2:.4f}**" in cells[3]
     assert all(f"{value:.4f}" in cells[3] for value in values)
+    assert cells[3].endswith(f"epoch {epochs[0]}, {epochs[1]} of {planned}")  # equal ones too
     assert cells[7] == "0, 1"
     points = 100 * (sum(values) / 2 - 0.7)
     assert f"- **train1** {points:+.1f} points against the recorded 0.7" in text
