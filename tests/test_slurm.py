@@ -93,8 +93,9 @@ class Job:
 def jobs_of(project: Path) -> list[Job]:
     """The jobs that were submitted in a project, in order."""
     columns = "JobID,Comment,State,ReqTRES,TimelimitRaw,NodeList,Start,End,WorkDir"
+    # Without a start time sacct forgets, at midnight, what ended before.
     answer = subprocess.run(
-        ["sacct", "-X", "-n", "-P", f"--format={columns}"],
+        ["sacct", "-X", "-n", "-P", "--starttime", "now-2days", f"--format={columns}"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     rows = [line.split("|") for line in answer.stdout.splitlines()]
