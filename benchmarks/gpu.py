@@ -1,6 +1,7 @@
 """How fast a GPU trains the notebooks' networks through Keras on JAX, all images on the device.
 
-    pip install -r requirements-gpu.txt && python benchmarks/gpu.py [--data FOLDER] [NETWORK …]
+    uv pip sync requirements-gpu.txt && uv pip install --no-deps --editable .
+    uv run --no-sync python benchmarks/gpu.py [--data FOLDER] [NETWORK …]
 
 For each network: images/s of the training epochs, that as a share of the device's own bf16 matrix
 products in the same run, and seconds of training until validation accuracy first reached each mark.
@@ -36,15 +37,16 @@ def matrix_rate(side: int, repeats: int = 20) -> float:
     import jax
     import jax.numpy as jnp
 
-    a = jnp.ones((side, side), jnp.bfloat16)
-    product = jax.jit(lambda x: x @ a)
-    product(a).block_until_ready()
+    # Scaled so, a product has values as large as those of its factors.
+    a = (jax.random.normal(jax.random.key(0), (side, side)) / side**0.5).astype(jnp.bfloat16)
+    product = jax.jit(jnp.matmul)
+    product(a, a).block_until_ready()
     best = float("inf")
     for _ in range(3):
         started = time.perf_counter()
         x = a
         for _ in range(repeats):
-            x = product(x)
+            x = product(x, a)
         x.block_until_ready()
         best = min(best, time.perf_counter() - started)
     return 2 * side**3 * repeats / best
@@ -142,12 +144,12 @@ def measure(
     from scratchbook.config.project import load_notebook, load_project
     from scratchbook.data.prepare import prepare
     from scratchbook.data.prepared import Prepared
+    from scratchbook.data.rows import sample_rows, split_rows
     from scratchbook.hardware import resolve_precision
-    from scratchbook.training.batches import epoch_order, sample_rows
+    from scratchbook.training.batches import epoch_order
     from scratchbook.training.fit import FLIPPED_AXES, seed_epoch
     from scratchbook.training.losses import loss_function
     from scratchbook.training.optimizers import make_optimizer, scheduled_rate
-    from scratchbook.training.run import split_rows
 
     spec = load_notebook(notebook, REPOSITORY / "config/notebooks").spec(experiment)
     total = epochs or spec["epochs"]

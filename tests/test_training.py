@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import resource
 import shutil
@@ -27,7 +28,11 @@ from hypothesis import strategies as st
 
 from scratchbook import models
 from scratchbook.config.errors import ScratchbookError
-from scratchbook.training.batches import epoch_order, sample_rows
+from scratchbook.data.rows import run_rows, sample_rows
+from scratchbook.models.whitening import whitening_filters
+from scratchbook.training.batches import epoch_order
+from scratchbook.training.fit import measure, predict_logits
+from scratchbook.training.losses import loss_function
 from scratchbook.training.run import RunFiles, train_run
 from scratchbook.training.state import Progress, RunState, check_space
 
@@ -132,8 +137,6 @@ def test_a_training_sample_keeps_the_classes_shares(count: int, seed: int) -> No
 
 
 def test_binary_crossentropy_on_a_softmax_has_its_true_value() -> None:
-    from scratchbook.training.losses import loss_function
-
     logits = np.array([[3.0, -1.5], [0.2, 0.9], [-4.0, 1.0]], dtype=np.float32)
     labels = np.array([[1], [0], [1]])
     p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -156,8 +159,6 @@ def test_binary_crossentropy_on_a_softmax_has_its_true_value() -> None:
 def test_label_smoothing_is_keras_own(name: str, activation: str) -> None:
     import keras
 
-    from scratchbook.training.losses import loss_function
-
     rng = np.random.default_rng(0)
     units = 1 if activation == "sigmoid" else 4
     logits = rng.normal(0, 2, (6, units)).astype(np.float32)
@@ -176,8 +177,6 @@ def test_label_smoothing_is_keras_own(name: str, activation: str) -> None:
 
 
 def test_a_saturated_softmax_is_clipped_as_keras_defines_it() -> None:
-    from scratchbook.training.losses import loss_function
-
     loss = loss_function("binary_crossentropy", "softmax")
     value = float(np.mean(np.asarray(loss(np.array([[1]]), np.array([[1000.0, -1000.0]])))))
     assert value == pytest.approx(np.mean([-np.log(1e-7), -np.log(1.19e-7)]), rel=1e-3)
@@ -226,6 +225,13 @@ SCHEDULED = SPEC | {
     "label_smoothing": 0.1,
 }
 
+WATCHING_ACCURACY = PLATEAU | {
+    "callbacks": [
+        {"class_name": name, "config": {"monitor": "val_accuracy", "patience": patience}}
+        for name, patience in (("ReduceLROnPlateau", 1), ("EarlyStopping", 5))
+    ]
+    + [{"class_name": "ReduceLROnPlateau", "config": {"monitor": "loss", "min_delta": 10.0}}],
+}
 FLIPPED = SPEC | {"test_time_flip": "horizontal_and_vertical"}
 WHITENED = SPEC | {
     "layers": [
@@ -247,7 +253,6 @@ def test_a_flip_at_test_time_takes_the_mean_of_an_image_and_its_mirror_images(
     data: Data, flip: str, mirrored: list
 ) -> None:
     from scratchbook import models
-    from scratchbook.training.fit import predict_logits
 
     model = models.start(SPEC, data, "float32", seed=0, pretrained=Path(), initial_run=None)
     rows = np.arange(5, 12)
@@ -260,9 +265,11 @@ def test_a_flip_at_test_time_takes_the_mean_of_an_image_and_its_mirror_images(
 
 @pytest.mark.parametrize(
     ("spec", "precision"),
-    [(SPEC, "float32"), (AUGMENTED, "float32"), (PLATEAU, "float32"), (SCHEDULED, "float32"),
+    [(SPEC, "float32"), (AUGMENTED, "float32"), (PLATEAU, "float32"),
+     (WATCHING_ACCURACY, "float32"), (SCHEDULED, "float32"),
      (WHITENED, "float32"), (FLIPPED, "float32"), (SPEC, "mixed_bfloat16")],
-    ids=["dropout", "augmentation", "plateau", "schedule", "whitening", "test-time flip", "bf16"],
+    ids=["dropout", "augmentation", "plateau", "accuracy", "schedule", "whitening",
+         "test-time flip", "bf16"],
 )  # fmt: skip
 def test_a_killed_and_resumed_run_equals_the_uninterrupted_one_to_the_bit(
     tmp_path: Path, data: Data, spec: dict, precision: str
@@ -338,6 +345,61 @@ def test_a_callback_that_stops_early_is_obeyed(tmp_path: Path, data: Data) -> No
     assert run["epochs"] == 5
     rates = [row.split(",")[5] for row in (tmp_path / "history.csv").read_text().splitlines()[1:]]
     assert float(rates[-1]) < float(rates[0])
+
+
+def _stored(file: Path) -> list[tuple[int, ...]]:
+    """The shapes of all arrays in a file."""
+    found: list[tuple[int, ...]] = []
+    with h5py.File(file) as opened:
+        opened.visititems(
+            lambda _, item: found.append(item.shape) if isinstance(item, h5py.Dataset) else None
+        )
+    return found
+
+
+def test_a_checkpoint_holds_the_weights_and_no_optimizer(tmp_path: Path, data: Data) -> None:
+    run = train(tmp_path, data, SPEC)
+    assert run is not None
+    for entry in run["checkpoints"]:
+        file = tmp_path / "checkpoints" / entry["file"]
+        assert sum(math.prod(shape) for shape in _stored(file)) == run["parameters"]["total"]
+
+
+def test_logits_that_are_no_numbers_are_wrong_answers() -> None:
+    logits = np.array([[np.nan, np.nan], [np.nan, 1.0], [2.0, 1.0], [np.inf, 0.0]], np.float32)
+    labels = np.zeros(4, np.int64)
+    loss = loss_function("categorical_crossentropy", "softmax")
+    assert measure(loss, logits, labels)["accuracy"] == 0.25
+    loss = loss_function("binary_crossentropy", "sigmoid")
+    assert measure(loss, np.array([[np.nan], [-1.0]], np.float32), labels[:2])["accuracy"] == 0.5
+
+
+def test_the_validation_loss_has_the_penalty_that_the_training_loss_has(
+    tmp_path: Path, data: Data
+) -> None:
+    def losses(name: str, **last: Any) -> dict[str, float]:
+        *hidden, head = SPEC["layers"]
+        frozen = {"optimizer": {"class_name": "SGD", "config": {"learning_rate": 1e-30}}}
+        layers = [*hidden, head | {"config": head["config"] | last}]
+        train(tmp_path / name, data, SPEC | frozen | {"layers": layers, "epochs": 1})
+        header, row = (tmp_path / name / "history.csv").read_text().splitlines()
+        return dict(zip(header.split(","), map(float, row.split(",")), strict=True))
+
+    plain, penalised = losses("plain"), losses("penalised", kernel_regularizer="l2")
+    added = penalised["loss"] - plain["loss"]
+    assert added > 0.01
+    assert penalised["val_loss"] - plain["val_loss"] == pytest.approx(added, rel=1e-3)
+
+
+def test_whitening_learns_from_the_images_that_are_trained_on_alone(
+    tmp_path: Path, data: Data
+) -> None:
+    few = WHITENED | {"train_samples": 10}
+    rows = run_rows(few, data, seed=3)["train"]
+    assert len(rows) == 10
+    model = models.start(few, data, seed=3, pretrained=Path(), initial_run=None)
+    kernel, _ = model.get_layer("whitening").get_weights()
+    np.testing.assert_array_equal(kernel, whitening_filters(data.images, rows, 2)[0])
 
 
 def test_a_damaged_state_falls_back_an_epoch_and_says_so(tmp_path: Path, data: Data) -> None:

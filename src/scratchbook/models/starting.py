@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from scratchbook.config.errors import ScratchbookError
 from scratchbook.data.prepared import Prepared
+from scratchbook.data.rows import run_rows
 
 from .network import build
 from .weights import load_checkpoint
@@ -42,9 +43,8 @@ def start(
     model = build(spec, prepared.images.shape[1:], precision, seed, pretrained)
     first = spec["layers"][0]
     if first["class_name"] == "Whitening":
-        filters = whitening_filters(
-            prepared.images, prepared.indices("train"), first["config"]["kernel_size"]
-        )
+        rows = run_rows(spec, prepared, seed)["train"]
+        filters = whitening_filters(prepared.images, rows, first["config"]["kernel_size"])
         model.get_layer(first["config"]["name"]).set_weights(filters)
     if "initial_weights" in spec:
         if initial_run is None:

@@ -117,7 +117,9 @@ def predict_logits(
 
 def measure(loss: Any, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Loss and accuracy of logits (m, units) against integer labels (m,), by the definitions that
-    the training itself uses."""
+    the training itself uses, but for what regularizers add. Logits that are no numbers answer
+    nothing, so they are wrong."""
     predicted = logits.argmax(axis=1) if logits.shape[1] > 1 else logits[:, 0] > 0
+    right = (predicted == labels) & np.isfinite(logits).all(axis=1)
     value = keras.ops.convert_to_numpy(loss(labels[:, None], logits))
-    return {"loss": float(np.mean(value)), "accuracy": float(np.mean(predicted == labels))}
+    return {"loss": float(np.mean(value)), "accuracy": float(np.mean(right))}

@@ -43,7 +43,8 @@ def loss_function(name: str, activation: str, label_smoothing: float = 0.0) -> A
 
     def smoothed(labels: Any, units: int, classes: int) -> Any:
         """Targets (batch, units), float32."""
-        targets = ops.one_hot(ops.reshape(labels, (-1,)), units, dtype="float32")
+        classes_of = ops.cast(ops.reshape(labels, (-1,)), "int32")  # Keras made floats of them
+        targets = ops.one_hot(classes_of, units, dtype="float32")
         return targets * (1.0 - label_smoothing) + label_smoothing / classes
 
     def categorical_crossentropy(labels: Any, logits: Any) -> Any:

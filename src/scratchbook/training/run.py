@@ -21,9 +21,9 @@ import numpy as np
 from scratchbook import models, provenance
 from scratchbook.config.errors import ScratchbookError
 from scratchbook.data.prepared import Prepared
+from scratchbook.data.rows import run_rows
 from scratchbook.files import write_atomically, write_json
 
-from .batches import sample_rows
 from .fit import measure, predict_logits, train_epoch
 from .losses import accuracy_metric, loss_function
 from .optimizers import make_optimizer, scheduled_rate
@@ -43,23 +43,6 @@ class RunFiles:
     predictions: Path
     run: Path
     state: Path
-
-
-def split_rows(prepared: Prepared, validation: str) -> dict[str, np.ndarray]:
-    """The rows of each split as a notebook uses them: {split: int64 (m,)}.
-
-    With `validation="test"` the validation images are trained on, and the test images choose the
-    epoch: then there is no split `validation`.
-    """
-    rows = {name: prepared.indices(name) for name in ("train", "validation", "test")}
-    if validation == "test":
-        rows["train"] = np.sort(np.concatenate([rows["train"], rows.pop("validation")]))
-    if not len(rows[validation]):
-        raise ScratchbookError(
-            f"there are no {validation} images to choose the best epoch on; give the data set a "
-            f"`split: {{{validation}: 0.1}}` or the notebook another `validation`"
-        )
-    return rows
 
 
 def train_run(
@@ -107,12 +90,18 @@ def train_run(
     parameters = models.count_parameters(model)
     models.check_recorded(spec, parameters)
     models.check_classes(model, len(prepared.class_names))
-    rows = split_rows(prepared, spec["validation"])
-    rows["train"] = _training_rows(spec, prepared, rows["train"], seed)
+    rows = run_rows(spec, prepared, seed)
+    if spec["batch_size"] > len(rows["train"]):
+        raise ScratchbookError(
+            f"batch_size is {spec['batch_size']:,}, more than the {len(rows['train']):,} training "
+            "images; give a smaller batch_size"
+        )
     optimizer = make_optimizer(spec["optimizer"])
     base_rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
     model.compile(optimizer=optimizer, loss=loss, metrics=[accuracy_metric(activation)])
     optimizer.build(model.trainable_variables)
+    # Keras writes the optimizer's variables too, where a model has one: twice the weights again.
+    bare_model = keras.Model(model.inputs, model.outputs)
 
     backend = keras.backend.backend()
     packages = provenance.describe_packages(provenance.NUMERIC_PACKAGES[backend])
@@ -161,6 +150,7 @@ def train_run(
             batch_size=spec["batch_size"], seed=seed, epoch=epoch, on_batch=on_batch,
         )  # fmt: skip
         validated = measure(loss, predict(validation_rows), labels[validation_rows])
+        validated["loss"] += _penalty(model)
         row = {
             "epoch": epoch,
             "loss": trained["loss"],
@@ -185,7 +175,7 @@ def train_run(
                     state.checkpoint(epoch),
                     _bytes(model.variables) + HDF5_OVERHEAD * (1 + len(model.variables)),
                 )
-                model.save_weights(state.checkpoint(epoch))
+                bare_model.save_weights(state.checkpoint(epoch))
                 progress.checkpoints[epoch] = hash_file(state.checkpoint(epoch)) or ""
                 wanted.add(epoch)
             progress.checkpoints = {e: d for e, d in progress.checkpoints.items() if e in wanted}
@@ -198,7 +188,7 @@ def train_run(
     best, last_epoch = best_epoch(progress.history), progress.epoch
     digests, logits = {}, {}
     for epoch in sorted({best, last_epoch}):
-        model.load_weights(state.checkpoint(epoch))
+        bare_model.load_weights(state.checkpoint(epoch))
         digests[epoch] = provenance.hash_arrays(_weights(model))
         logits[epoch] = {s: predict(r) for s, r in rows.items()}
     predictions = {"best": (best, logits[best]), "last": (last_epoch, logits[last_epoch])}
@@ -270,24 +260,6 @@ def checkpoint_name(display_id: str, row: dict[str, float]) -> str:
     return f"{display_id}-{int(row['epoch']):02d}-{row['val_accuracy']:.2f}.weights.h5"
 
 
-def _training_rows(
-    spec: dict[str, Any], prepared: Prepared, rows: np.ndarray, seed: int
-) -> np.ndarray:
-    count = spec["train_samples"]
-    if count is not None and count > len(rows):
-        raise ScratchbookError(
-            f"train_samples is {count:,}, but there are only {len(rows):,} training images"
-        )
-    if count is not None:
-        rows = sample_rows(prepared.labels, rows, count, seed)
-    if spec["batch_size"] > len(rows):
-        raise ScratchbookError(
-            f"batch_size is {spec['batch_size']:,}, more than the {len(rows):,} training images; "
-            "give a smaller batch_size"
-        )
-    return rows
-
-
 def _restore(state: RunState, model: keras.Model, say: Callable[[str], None]) -> Progress:
     found = state.load()
     if found is None:
@@ -311,6 +283,12 @@ def _bytes(variables: list[Any]) -> int:
     )
 
 
+def _penalty(model: keras.Model) -> float:
+    """What the regularizers add to the loss of any batch."""
+    of_weights = (v.regularizer(v) for v in model.trainable_variables if v.regularizer is not None)
+    return float(sum(keras.ops.convert_to_numpy(penalty) for penalty in of_weights))
+
+
 def _variables(model: keras.Model) -> list[np.ndarray]:
     return [np.asarray(keras.ops.convert_to_numpy(v)) for v in _all_variables(model)]
 
@@ -329,7 +307,10 @@ def _callbacks(spec: dict[str, Any], model: keras.Model, history: list[dict[str,
     restored_rate = keras.ops.convert_to_numpy(model.optimizer.learning_rate)
     model.stop_training = False
     for entry in spec["callbacks"]:
-        callback = getattr(keras.callbacks, entry["class_name"])(**entry["config"])
+        config = {"monitor": "val_loss", "mode": "auto"} | entry["config"]
+        if config["mode"] == "auto":  # Keras would ask the metrics, which a first batch builds
+            config["mode"] = "max" if config["monitor"].endswith("accuracy") else "min"
+        callback = getattr(keras.callbacks, entry["class_name"])(**config)
         callback.set_model(model)
         callback.on_train_begin()
         callbacks.append(callback)

@@ -1,0 +1,72 @@
+"""Which rows of the prepared data a run trains, chooses and reports on: a spec and a seed in, rows
+out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from scratchbook.config.errors import ScratchbookError
+
+from .prepared import Prepared
+
+
+def run_rows(spec: dict[str, Any], prepared: Prepared, seed: int) -> dict[str, np.ndarray]:
+    """The rows of each split as a run of `spec` uses them: {split: int64 (m,)}.
+
+    Those of `train` are the sample of `train_samples` images that the seed draws.
+
+    Raises:
+        ScratchbookError: no images to choose the epoch on, or too few to train on.
+    """
+    rows = split_rows(prepared, spec["validation"])
+    count, there = spec["train_samples"], len(rows["train"])
+    if count is not None and count > there:
+        raise ScratchbookError(
+            f"train_samples is {count:,}, but there are only {there:,} training images"
+        )
+    if count is not None:
+        rows["train"] = sample_rows(prepared.labels, rows["train"], count, seed)
+    return rows
+
+
+def split_rows(prepared: Prepared, validation: str) -> dict[str, np.ndarray]:
+    """The rows of each split as a notebook uses them: {split: int64 (m,)}.
+
+    With `validation="test"` the validation images are trained on, and the test images choose the
+    epoch: then there is no split `validation`.
+    """
+    rows = {name: prepared.indices(name) for name in ("train", "validation", "test")}
+    if validation == "test":
+        rows["train"] = np.sort(np.concatenate([rows["train"], rows.pop("validation")]))
+    if not len(rows[validation]):
+        raise ScratchbookError(
+            f"there are no {validation} images to choose the best epoch on; give the data set a "
+            f"`split: {{{validation}: 0.1}}` or the notebook another `validation`"
+        )
+    return rows
+
+
+def sample_rows(labels: np.ndarray, rows: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """`count` of the rows, class by class in proportion (largest remainders), drawn from `seed`.
+
+    Args:
+        labels: int64 (n,).
+        rows: int64 (m,), rows of `labels` to draw from.
+        count: 1 to m.
+
+    Returns:
+        int64 (count,), ascending.
+    """
+    classes, sizes = np.unique(labels[rows], return_counts=True)
+    exact = sizes * (count / len(rows))
+    quota = np.floor(exact).astype(int)
+    largest_remainders = np.argsort(quota - exact, kind="stable")[: count - quota.sum()]
+    quota[largest_remainders] += 1
+    rng = np.random.default_rng([seed, count])
+    chosen = [
+        rng.permutation(rows[labels[rows] == label])[:share]
+        for label, share in zip(classes, quota, strict=True)
+    ]
+    return np.sort(np.concatenate(chosen))
