@@ -96,6 +96,15 @@ LOSSES = ["categorical_crossentropy", "binary_crossentropy"]
 # Ours to decide: data order and dropout follow the run's seed, numbers follow `precision`.
 _NOT_ARGUMENTS = {"self", "args", "kwargs", "seed", "data_format", "dtype", "verbose"}
 _NOT_OF_CALLBACKS = {"restore_best_weights"}  # both checkpoints, best and last, are kept anyway
+# Keras puts averaged weights in place where `fit` ends, and this loop is not `fit`.
+_NOT_OF_OPTIMIZERS = {"use_ema", "ema_momentum", "ema_overwrite_frequency"}
+_LEFT_OUT = {"callback": _NOT_OF_CALLBACKS, "optimizer": _NOT_OF_OPTIMIZERS}
+
+WORDS = {
+    "monitor": ["loss", "accuracy", "val_loss", "val_accuracy"],
+    "mode": ["auto", "min", "max"],
+}
+"""What a callback's arguments may say; Keras finds a wrong word only after an epoch, or never."""
 
 
 def describe_keras() -> dict[str, dict[str, list[str]]]:
@@ -121,7 +130,7 @@ def _arguments_of(keras_class: type, kind: str) -> list[str]:
         arguments += ["name", "trainable"]
     if kind == "optimizer":
         arguments += ["decay"]  # the rule of Keras 2, see scratchbook.training.optimizers
-    left_out = _NOT_ARGUMENTS | (_NOT_OF_CALLBACKS if kind == "callback" else set())
+    left_out = _NOT_ARGUMENTS | _LEFT_OUT.get(kind, set())
     return [name for name in dict.fromkeys(arguments) if name not in left_out]
 
 
@@ -164,6 +173,15 @@ def keras_object(
             raise unusable(f"{name}: {argument!r} takes a number, a word or a list, not {value!r}")
         if argument == "activation" and value is not None and value not in ACTIVATIONS:
             raise unusable(f"{name}: unknown activation {value!r}; {nearest(value, ACTIVATIONS)}")
+        if kind == "callback" and value not in WORDS.get(argument, [value]):
+            raise unusable(
+                f"{name}: unknown {argument} {value!r}; {nearest(value, WORDS[argument])}"
+            )
+    if name == "Normalization" and not {"mean", "variance"} <= given.keys():
+        raise unusable(
+            "Normalization computes no mean and no variance from the images; give it both, or use "
+            "BatchNormalization or Whitening"
+        )
     return {"class_name": name, "config": {**(defaults or {}).get(name, {}), **given}}
 
 

@@ -24,7 +24,7 @@ from .experiments import DEFAULTS, Defaults, Experiment, GridMember, Text, Train
 from .grids import NAME_THEM, Setting, combinations, member_name, place
 from .keras_api import keras_object
 from .layers import check_place, layer_object
-from .settings import Name, Seed
+from .settings import Name, Seeds
 from .strict import NAME_PATTERN, Strict, explain, unusable
 
 
@@ -88,7 +88,7 @@ class Notebook(Strict):
     together and chooses on the very images that are reported; the report then says so."""
     baseline: Name | None = None
     """The experiment that the others are compared with; the first unless given."""
-    seeds: list[Seed] | None = Field(None, min_length=1)
+    seeds: Seeds | None = None
     """The random seeds of this notebook, instead of those in `config/config.yaml`."""
     defaults: Defaults = Field(default_factory=Defaults)
     """What holds for every experiment that does not say otherwise."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, field_validator
+from pydantic import AfterValidator, Field, StringConstraints
 
 from .strict import NAME_PATTERN, Strict, unusable
 
@@ -12,14 +12,31 @@ Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
+def _no_repeats(values: list) -> list:
+    repeated = {value for value in values if values.count(value) > 1}
+    if repeated:
+        raise unusable(f"{min(repeated)!r} is listed more than once")
+    return values
+
+
+_SET = {"uniqueItems": True}
+Names = Annotated[
+    list[Name], Field(min_length=1, json_schema_extra=_SET), AfterValidator(_no_repeats)
+]
+Seeds = Annotated[
+    list[Seed], Field(min_length=1, json_schema_extra=_SET), AfterValidator(_no_repeats)
+]
+"""The same seed twice would be one run that counts as two."""
+
+
 class Settings(Strict):
     """Every key can be given as `--config key=value` too, which wins over the file."""
 
-    notebooks: list[Name] = Field(min_length=1)
+    notebooks: Names
     """The notebooks to run: the names of files in `config/notebooks/` without `.yaml`."""
     data_dir: str = "data"
     """The folder in which local copies of data sets are looked for."""
-    seeds: list[Seed] = Field(default=[0], min_length=1)
+    seeds: Seeds = Field(default=[0])
     """The random seeds with which each experiment is run, unless its notebook names others."""
     smoke: bool = False
     """Run every experiment for one epoch on a sliver of its data, with its first seed alone: the
@@ -29,11 +46,3 @@ class Settings(Strict):
 
     language: Literal["en", "zh"] = "en"
     """The language of all that the page and notebook.md say beside your own words."""
-
-    @field_validator("notebooks", "seeds")
-    @classmethod
-    def _no_repeats(cls, values: list) -> list:
-        repeated = {value for value in values if values.count(value) > 1}
-        if repeated:
-            raise unusable(f"{min(repeated)!r} is listed more than once")
-        return values
