@@ -365,9 +365,8 @@ def test_every_pair_has_a_row_with_what_it_was_measured_on(tree: Path) -> None:
 def test_nets_that_answer_alike_tie_and_a_worse_one_does_not(tmp_path: Path) -> None:
     page = make_page(seeds=(0,))
     make_results(tmp_path, page, accuracy={"train1": 0.8, "train2": 0.8, "train3": 0.3})
-    shutil.copytree(
-        tmp_path / "shapes/train1/seed0", tmp_path / "shapes/train2/seed0", dirs_exist_ok=True
-    )
+    for answers in ("predictions.h5", "metrics.json"):
+        shutil.copy(tmp_path / "shapes/train1/seed0" / answers, tmp_path / "shapes/train2/seed0")
     found = compare(page, tmp_path)
     assert dict(zip(found.rows["experiment"], found.rows["tie"], strict=True)) == {
         "train1": True,
@@ -391,6 +390,14 @@ def test_missing_and_failed_runs_leave_rows_that_say_so(tree: Path) -> None:
     assert len(found.pairs) == 1
     assert found.rows["experiment"].iloc[-1] == "train1"
     assert "train1" in markdown(found)
+
+
+def test_a_run_that_was_trained_by_another_spec_is_no_run_of_its_experiment(tree: Path) -> None:
+    page = make_page()
+    page["experiments"][1]["spec"]["batch_size"] = 7
+    status = compare(page, tree).rows.set_index("experiment")["status"]
+    assert status["train2"].startswith("failed: seed 0 was trained before this was changed: batch")
+    assert (status.drop("train2") == "complete").all()
 
 
 def test_a_notebook_without_any_run_is_still_a_table(tmp_path: Path) -> None:
@@ -434,9 +441,13 @@ def test_val_accuracy_is_the_test_split_where_the_page_chose_on_it(tmp_path: Pat
 def test_more_than_fifty_experiments_are_compared_with_the_baseline_only(tmp_path: Path) -> None:
     names = tuple(f"t{i:02}" for i in range(52))
     make_results(tmp_path, make_page(experiments=names[:2], seeds=(0,)))
-    for name in names[2:]:
-        shutil.copytree(tmp_path / "shapes/t01", tmp_path / f"shapes/{name}")
-    pairs = compare(make_page(experiments=names, seeds=(0,)), tmp_path, resamples=100).pairs
+    page = make_page(experiments=names, seeds=(0,))
+    for experiment in page["experiments"][2:]:
+        folder = tmp_path / "shapes" / experiment["name"]
+        shutil.copytree(tmp_path / "shapes/t01", folder)
+        run = json.loads((folder / "seed0/run.json").read_text())
+        (folder / "seed0/run.json").write_text(json.dumps(run | {"spec": experiment["spec"]}))
+    pairs = compare(page, tmp_path, resamples=100).pairs
     assert len(pairs) == 51
     assert set(pairs["first"]) == {"t00"}
 

@@ -46,6 +46,19 @@ def test_the_command_renders_one_notebook_alone(project: Path) -> None:
     assert (project / "report.html").read_bytes() == before
 
 
+def test_the_command_refuses_results_of_what_is_declared_otherwise_now(project: Path) -> None:
+    notebook = project / "config/notebooks/halves.yaml"
+    text = notebook.read_text()
+    assert "epochs: 2" in text
+    notebook.write_text(text.replace("epochs: 2", "epochs: 3"))
+    try:
+        refused = scratchbook(project, "report")
+    finally:
+        notebook.write_text(text)
+    assert refused.returncode == 1
+    assert "seed 0 was trained before this was changed: epochs" in refused.stderr
+
+
 def test_the_command_refuses_a_page_with_gaps_unless_asked_for_one(project: Path) -> None:
     shutil.rmtree(project / "results/halves/wide")
     refused = scratchbook(project, "report")

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from scratchbook.specs import declared_otherwise
+
 State = Literal["waiting", "training", "failed", "stale", "done"]
 
 HEADER = ("notebook", "experiment", "seed", "state", "epoch", "val accuracy", "images/s", "left")
@@ -125,12 +127,7 @@ def _finished(row: RunStatus, folder: Path, spec: dict[str, Any]) -> RunStatus:
     row = replace(row, val_accuracy=_accuracy_of(folder / "history.csv", best))
     if row.val_accuracy is None:
         return _damaged(row, folder / "history.csv")
-    changed = [
-        key
-        for key in sorted(spec | trained)
-        if not key.startswith("recorded_") and spec.get(key) != trained.get(key)
-    ]
-    if changed:
+    if changed := declared_otherwise(spec, trained):
         return replace(row, state="stale", detail=f"declared otherwise now: {', '.join(changed)}")
     return row
 

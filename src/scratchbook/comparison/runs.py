@@ -13,6 +13,7 @@ import numpy as np
 
 from scratchbook.config.errors import ScratchbookError
 from scratchbook.evaluation import read_split
+from scratchbook.specs import declared_otherwise
 
 SPLITS = {"train": "train", "val": "validation", "test": "test"}
 
@@ -56,23 +57,27 @@ def read_experiment(
     """Read every seed of one experiment of a page under `folder` = results/{notebook}."""
     experiment = Experiment(declared["name"], declared)
     for seed in seeds:
+        run = folder / declared["name"] / f"seed{seed}"
         try:
-            experiment.runs.append(read_run(folder / declared["name"] / f"seed{seed}", seed, reach))
+            experiment.runs.append(read_run(run, seed, declared["spec"], reach))
         except ScratchbookError as error:
             experiment.trouble.append(f"seed {seed} {error}")
     return experiment
 
 
-def read_run(folder: Path, seed: int, reach: float | None = None) -> Run:
+def read_run(folder: Path, seed: int, spec: dict[str, Any], reach: float | None = None) -> Run:
     """One run's figures, and what it took to reach a validation accuracy of `reach`.
 
-    Raises ScratchbookError with what is wrong with it, in a few words.
+    Raises ScratchbookError with what is wrong with it, in a few words; so too where it was not
+    trained by `spec`, what its experiment declares now.
     """
     run = read_json(folder / "run.json", "was not trained")
     metrics = read_json(folder / "metrics.json", "was not evaluated")
     if "trouble" in metrics:
         raise ScratchbookError("; ".join(metrics["trouble"]))
     try:
+        if changed := declared_otherwise(spec, run["spec"]):
+            raise ScratchbookError(f"was trained before this was changed: {', '.join(changed)}")
         figures: dict[str, Any] = {
             "id": run["id"],
             "parameters": run["parameters"]["total"],

@@ -22,6 +22,7 @@ from scratchbook.config.claims import settings_of
 from scratchbook.config.errors import ScratchbookError
 from scratchbook.diagnoses import Diagnosis, diagnose
 from scratchbook.language import tr, tr_n
+from scratchbook.specs import declared_otherwise
 
 WORDS = {"experiment", "id", "parent", "changes", "group", "point", "status", "interval_covers",
          "recorded_metric", "precision", "first", "second", "split", "covers", "better",
@@ -258,6 +259,15 @@ def _load_experiment(
         except (OSError, ValueError) as error:
             missing.append(tr("seed {seed} cannot be read ({error})", seed=seed, error=error))
             continue
+        if changed := declared_otherwise(declared["spec"], record.get("spec", {})):
+            missing.append(
+                tr(
+                    "seed {seed} was trained before this was changed: {keys}",
+                    seed=seed,
+                    keys=", ".join(changed),
+                )
+            )
+            continue
         metrics = None
         try:
             metrics = json.loads((place / "metrics.json").read_text(encoding="utf-8"))
@@ -321,8 +331,10 @@ def _diagnose(
 
 def _read_table(path: Path, columns: list[str], problems: list[str]) -> pd.DataFrame:
     words = {name: str for name in columns if name in WORDS or name.endswith("_values")}
+    # An experiment may be called `nan`: only a number can be missing.
+    numbers = {name: ["", "nan"] for name in columns if name not in words}
     try:
-        table = pd.read_csv(path, dtype=words)
+        table = pd.read_csv(path, dtype=words, keep_default_na=False, na_values=numbers)
     except (OSError, ValueError):
         problems.append(tr("{file} is missing or unreadable: nothing is compared", file=path.name))
         table = pd.DataFrame(columns=columns)
