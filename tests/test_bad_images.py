@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import io
 import os
+import struct
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -158,6 +160,42 @@ def test_pixels_without_an_agreed_range_are_refused(things):
     assert "cat/float.tif: pixels of 32 bits have no agreed range" in message
 
 
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("low", [0, -5])
+def test_whole_numbers_of_32_bits_are_refused_whatever_their_values(things, low, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.fromarray(np.arange(low, low + 64, dtype=np.int32).reshape(8, 8))
+    image.save(things / "things/cat/deep.tif", exif=exif)
+    message = refusal(spec(FOLDER), things)
+    assert "cat/deep.tif: pixels of 32 bits have no agreed range" in message
+
+
+@pytest.mark.parametrize(("bits", "sign"), [(12, 1), (16, 2)])
+def test_tiffs_of_12_bits_or_with_a_sign_are_refused(things, bits, sign):
+    Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8)).save(
+        things / "things/cat/odd.tif", tiffinfo={339: sign}
+    )
+    path = things / "things/cat/odd.tif"
+    entry = struct.pack("<HHLH", 258, 3, 1, 16)  # BitsPerSample
+    assert path.read_bytes().count(entry) == 1
+    path.write_bytes(path.read_bytes().replace(entry, struct.pack("<HHLH", 258, 3, 1, bits)))
+    assert "cat/odd.tif: pixels of 32 bits have no agreed range (nor" in refusal(
+        spec(FOLDER), things
+    )
+
+
+def test_links_of_a_folder_that_lead_to_nothing_are_named(things):
+    (things / "things/cat/gone.png").symlink_to("../pool/gone.png")
+    (things / "things/bird").symlink_to("/mnt/not/here")
+    (things / "things/cat/.lock").symlink_to("somebody@host")  # as Emacs does it
+    message = refusal(spec(FOLDER), things)
+    assert f"{things / 'things'}: 2 links lead to nothing:" in message
+    assert "cat/gone.png → ../pool/gone.png" in message
+    assert "bird → /mnt/not/here" in message
+    assert ".lock" not in message
+
+
 # --- archives -------------------------------------------------------------------------------------
 
 
@@ -195,6 +233,83 @@ def test_a_damaged_member_of_a_zip_is_named(tmp_path):
     content[at] ^= 255
     (tmp_path / "things.zip").write_bytes(content)
     assert "cat/7.png: Bad CRC-32" in refusal(spec(ARCHIVE), tmp_path)
+
+
+def tar_bytes(name, links=()):
+    """Twelve images of 1,024 bytes in a tar of the kind that the name says, and then links."""
+    buffer = io.BytesIO()
+    suffix = name.rpartition(".")[2]
+    with tarfile.open(fileobj=buffer, mode="w" if suffix == "tar" else f"w:{suffix}") as file:
+        for i in range(12):
+            member = tarfile.TarInfo(f"{'cat' if i % 2 else 'dog'}/{i}.png")
+            member.size = 1024
+            file.addfile(member, io.BytesIO(image_bytes(i).ljust(1024, b"\0")))
+        for link, kind, target in links:
+            member = tarfile.TarInfo(link)
+            member.type, member.linkname = kind, target
+            file.addfile(member)
+    return buffer.getvalue()
+
+
+TAR = {"kind": "archive", "path": "things.tar"}
+MEMBER = 512 + 1024
+
+
+@pytest.mark.parametrize("cut", [MEMBER * 9, MEMBER * 9 + 100, MEMBER * 12, MEMBER * 12 + 511])
+def test_a_tar_that_is_cut_between_its_images_is_refused(tmp_path, cut):
+    write(tmp_path / "things.tar", tar_bytes("things.tar")[:cut])
+    message = refusal(spec(TAR), tmp_path)
+    assert f"{tmp_path / 'things.tar'}: not a whole .zip or .tar file" in message
+    assert f"after {cut // MEMBER} members the header at byte {cut // MEMBER * MEMBER:,}" in message
+    assert "Fetch it again" in message
+
+
+def test_a_flipped_bit_in_a_header_of_a_tar_is_refused(tmp_path):
+    content = bytearray(tar_bytes("things.tar"))
+    content[MEMBER * 9] ^= 1
+    write(tmp_path / "things.tar", content)
+    assert "the header at byte 13,824 is cut off or damaged" in refusal(spec(TAR), tmp_path)
+
+
+def test_a_tar_with_more_behind_its_end_is_refused(tmp_path):
+    write(tmp_path / "things.tar", 2 * tar_bytes("things.tar"))
+    message = refusal(spec(TAR), tmp_path)
+    assert "more follows its end mark at byte 18,432" in message
+    assert "tar --ignore-zeros" in message
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+@pytest.mark.parametrize("name", ["things.tar.gz", "things.tar.bz2", "things.tar.xz"])
+def test_a_damaged_compressed_tar_is_refused(tmp_path, name, damage):
+    content = bytearray(tar_bytes(name))
+    if damage == "cut":
+        del content[len(content) * 3 // 4 :]
+    else:
+        content[len(content) * 3 // 4] ^= 1
+    write(tmp_path / name, content)
+    message = refusal(spec({"kind": "archive", "path": name}), tmp_path)
+    assert f"{tmp_path / name}: not a whole .zip or .tar file" in message
+
+
+def test_links_of_a_tar_that_lead_to_nothing_are_named(tmp_path):
+    links = [
+        ("cat/a.png", tarfile.SYMTYPE, "../pool/a.png"),
+        ("cat/b.png", tarfile.LNKTYPE, "pool/b.png"),
+        ("cat/c.png", tarfile.SYMTYPE, "c.png"),
+        ("cat/d.png", tarfile.SYMTYPE, "/etc/d.png"),
+    ]
+    write(tmp_path / "things.tar", tar_bytes("things.tar", links))
+    message = refusal(spec(TAR), tmp_path)
+    assert "things.tar: 4 links lead to nothing:" in message
+    for name, _, target in links:
+        assert f"{name} → {target}\n" in message
+    assert "tar --dereference" in message
+
+
+def test_an_image_of_a_tar_that_links_to_a_folder_is_named(tmp_path):
+    links = [("cat/a.png", tarfile.SYMTYPE, "../dog")]
+    write(tmp_path / "things.tar", tar_bytes("things.tar", links))
+    assert "cat/a.png: it is a link to a folder" in refusal(spec(TAR), tmp_path)
 
 
 # --- classes --------------------------------------------------------------------------------------

@@ -255,6 +255,43 @@ def test_an_archive_gives_the_images_of_the_folder_it_was_made_from(things, arch
     assert pixels(data) == pixels(plain)
 
 
+@pytest.mark.parametrize("archive", ["things.tar", "things.tar.gz"])
+def test_links_in_a_tar_are_the_images_that_they_lead_to(things, archive):
+    pool = things / "things/dog"
+    for i in range(5):
+        os.link(pool / f"{i:03d}.png", things / f"things/cat/hard{i}.png")  # packed as a link
+        (things / f"things/cat/soft{i}.png").symlink_to(f"../dog/{i + 5:03d}.png")
+    (things / "things/cat/chain.png").symlink_to("soft0.png")
+    (things / "things/newest").symlink_to("dog")
+    pack(things / "things", things / archive)
+    with tarfile.open(things / archive) as file:
+        kinds = [member.type for member in file]
+    assert (kinds.count(tarfile.LNKTYPE), kinds.count(tarfile.SYMTYPE)) == (5, 7)
+    data, said = prepared(spec({"kind": "archive", "path": archive}), things)
+    assert data.class_names == ["cat", "dog"]
+    assert len(data.names) == 60 + 11
+    for image, label, name in zip(data.images, data.labels, data.names, strict=True):
+        assert np.array_equal(image, np.asarray(Image.open(things / "things" / name)))
+        assert data.class_names[label] == name.split("/")[0]
+    assert any("skipped: 1 file not an image (newest)" in line for line in said)
+
+
+def test_an_image_that_a_compressed_tar_links_to_is_unpacked_once(things, monkeypatch):
+    for i in range(20):
+        (things / f"things/cat/soft{i}.png").symlink_to("../dog/000.png")
+    pack(things / "things", things / "things.tar.gz")
+    unpacked = []
+    extractfile = tarfile.TarFile.extractfile
+    monkeypatch.setattr(
+        tarfile.TarFile,
+        "extractfile",
+        lambda archive, member: unpacked.append(member.offset) or extractfile(archive, member),
+    )
+    prepared(spec({"kind": "archive", "path": "things.tar.gz"}), things)
+    assert len(unpacked) == 60
+    assert unpacked == sorted(unpacked)  # never back to the start
+
+
 def test_a_csv_table_names_classes_in_its_own_order_and_may_hold_the_split(tmp_path):
     (tmp_path / "kaggle/train").mkdir(parents=True)
     lines = ["id,label,part"]
@@ -398,6 +435,15 @@ def test_every_colour_model_becomes_rgb_and_is_named(tmp_path):
     for suffix in ("png", "tif"):
         pixels, done = to_rgb(encoded(deep, suffix, tmp_path), (2, 2), "bilinear", "stretch")
         assert pixels[..., 0].tolist() == [[0, 1], [100, 255]]  # scaled, not clipped
+        assert any("16 bits" in what for what in done)
+
+
+def test_greymaps_of_any_depth_are_scaled_to_8_bits(tmp_path):
+    values = np.array([0, 2048, 4095], ">u2").tobytes()
+    deep = np.array([0, 25700, 65535], ">u2").tobytes()
+    for most, raw, scaled in ((4095, values, [0, 128, 255]), (65535, deep, [0, 100, 255])):
+        pixels, done = to_rgb(b"P5\n3 1\n%d\n" % most + raw, (1, 3), "bilinear", "stretch")
+        assert pixels[0, :, 0].tolist() == scaled
         assert any("16 bits" in what for what in done)
 
 

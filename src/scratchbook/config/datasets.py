@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     RootModel,
@@ -14,17 +14,20 @@ from pydantic import (
     model_validator,
 )
 
+from .errors import nearest
+from .strict import Strict, unusable
+
 DatasetName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 SplitName = Literal["train", "validation", "test"]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+class _Section(Strict):
+    model_config = ConfigDict(strict=True)
 
 
-class _Source(_Strict):
+class _Source(_Section):
     download: Text | None = Field(
         default=None, description="Where to get it; shown when the data are not there."
     )
@@ -87,7 +90,7 @@ class CsvSource(_Source):
         return {str(k) if type(k) is int else k: name for k, name in names.items()}
 
 
-class Hdf5Pair(_Strict):
+class Hdf5Pair(_Section):
     """The two files of one split."""
 
     images: Text = Field(description="The .h5 file of the images.")
@@ -142,13 +145,35 @@ class BundledSource(_Source):
     )
 
 
+_KINDS: dict[str, type[_Source]] = {
+    "folder": FolderSource,
+    "archive": ArchiveSource,
+    "csv": CsvSource,
+    "hdf5": Hdf5Source,
+    "keras": KerasSource,
+    "bundled": BundledSource,
+}
+
+
+def _of_its_kind(source: Any) -> Any:
+    """The model of its kind: its errors name keys of the file alone, a union's the kind as well."""
+    if not isinstance(source, dict):
+        return source
+    kind = source.get("kind")
+    if not isinstance(kind, str) or kind not in _KINDS:
+        what = f"unknown kind {kind!r}" if "kind" in source else "`kind` is missing"
+        raise unusable(f"{what}; {nearest(kind, _KINDS)}")
+    return _KINDS[kind].model_validate(source)
+
+
 Source = Annotated[
     FolderSource | ArchiveSource | CsvSource | Hdf5Source | KerasSource | BundledSource,
     Field(discriminator="kind"),
+    BeforeValidator(_of_its_kind),
 ]
 
 
-class Resize(_Strict):
+class Resize(_Section):
     """How an image of another size becomes one of `size`."""
 
     method: Literal["bilinear", "bicubic", "lanczos", "nearest", "box"] = Field(
@@ -161,7 +186,7 @@ class Resize(_Strict):
     )
 
 
-class Split(_Strict):
+class Split(_Section):
     """How the splits that the source does not come with are made."""
 
     validation: Fraction = Field(
@@ -175,14 +200,14 @@ class Split(_Strict):
     @model_validator(mode="after")
     def _leaves_training_images(self) -> Split:
         if self.validation + self.test >= 1:
-            raise ValueError(
+            raise unusable(
                 f"validation ({self.validation:g}) and test ({self.test:g}) leave nothing to "
                 "train on; together they must stay below 1"
             )
         return self
 
 
-class Dataset(_Strict):
+class Dataset(_Section):
     """One data set: where it comes from and what is made of it."""
 
     title: Text = Field(description="What the report calls it.")

@@ -20,6 +20,17 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
         for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except ScratchbookError:
+            raise
+        except (AttributeError, TypeError, ValueError) as error:  # `2026-02-30` is read as a date
+            raise ScratchbookError(
+                f"{self.name}:{node.start_mark.line + 1}: {node.value!r} cannot be read ({error}); "
+                "put quotes around it if it is text"
+            ) from None
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: dict[Any, int] = {}
         for key_node, _ in node.value:
@@ -27,6 +38,11 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
                 continue
             key = self.construct_object(key_node, deep=True)
             line = key_node.start_mark.line + 1
+            if not isinstance(key, Hashable):
+                raise ScratchbookError(
+                    f"{self.name}:{line}: {key!r} cannot be a key; put quotes around text that "
+                    "begins with `{` or `[`"
+                )
             if key in seen:
                 raise ScratchbookError(
                     f"{self.name}:{line}: {key!r} is written twice (first in line {seen[key]}); "
@@ -53,7 +69,7 @@ def read_yaml(path: Path) -> Any:
     """The values in a YAML file.
 
     Raises:
-        ScratchbookError: the file is missing, is no YAML, or has a key twice.
+        ScratchbookError: the file is missing, is no YAML, or has a key twice or one that is none.
     """
     try:
         loader = _Loader(path.read_bytes())
@@ -71,7 +87,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def line_of(path: Path, location: tuple[str | int, ...]) -> int | None:
-    """The line in which the value at `location` (keys and list positions) begins."""
+    """The line in which the value at `location` (keys and list positions) begins; None for none."""
     return line_finder(path)(location)
 
 
@@ -88,14 +104,24 @@ def line_finder(path: Path) -> Callable[[tuple[str | int, ...]], int | None]:
             if isinstance(node, yaml.SequenceNode) and part in range(len(node.value)):
                 node = node.value[part]
                 line = node.start_mark.line + 1
-            elif isinstance(node, yaml.MappingNode):
-                pairs = {key.value: (key, value) for key, value in node.value}
-                if str(part) not in pairs:
-                    break
+            elif isinstance(node, yaml.MappingNode) and str(part) in (pairs := _pairs(node)):
                 key, node = pairs[str(part)]
                 line = key.start_mark.line + 1
             else:
-                break
+                return None
         return line
 
     return line_at
+
+
+def _pairs(mapping: yaml.MappingNode) -> dict[str, tuple[yaml.Node, yaml.Node]]:
+    """The keys of a mapping, with those that `<<` merges into it: their nodes and their values'."""
+    own: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+    merged: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+    for key, value in mapping.value:
+        if key.tag == "tag:yaml.org,2002:merge":
+            for one in [value] if isinstance(value, yaml.MappingNode) else value.value:
+                merged = _pairs(one) | merged
+        else:
+            own[key.value] = (key, value)
+    return merged | own

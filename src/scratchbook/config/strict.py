@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,11 @@ from .errors import nearest
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 """What a notebook, an experiment or a data set may be called: the name becomes a folder."""
+
+_Place = tuple[str | int, ...]
+_INTERNAL = re.compile(  # types and models, as pydantic names them in a path
+    r"(constrained|function)-\w+|int|float|str|bool|none|[A-Z]\w*|[a-z-]*\[.*\]", re.DOTALL
+)
 
 
 class Strict(BaseModel):
@@ -45,19 +51,26 @@ def explain(
         file: the name that the user knows the file by.
         line_of: the line of a key's path in that file, or None.
     """
-    lines = []
-    for item in error.errors(include_url=False):
-        location = tuple(part for part in item["loc"] if not _is_internal(part))
+    told: dict[tuple[int | _Place, _Place], list[tuple[str, str]]] = {}
+    for number, item in enumerate(error.errors(include_url=False)):
+        location, union = _keys(item["loc"], line_of)
         location += item.get("ctx", {}).get("inside", ())
-        line = line_of(location)
-        given = item["input"]
-        message = item["msg"]
+        message, given = item["msg"], ""
         if item["type"] != "unusable":
             message = message[0].lower() + message[1:]
-            if not isinstance(given, dict | list):
-                message += f", but {given!r} was given"
+            if not isinstance(item["input"], dict | list):
+                given = f", but {item['input']!r} was given"
+        mistake = number if union is None else union  # a union has an error for each branch of it
+        told.setdefault((mistake, location), []).append((message, given))
+    entered = {mistake for mistake, location in told if mistake != location}
+    lines = []
+    for (mistake, location), messages in told.items():
+        if mistake == location and mistake in entered:
+            continue  # the branch that led further inside is the one that was meant
+        places = (location[:end] for end in range(len(location), -1, -1))
+        line = next((line for place in places if (line := line_of(place))), None)
         where = f"{file}:{line}" if line else file
-        lines.append(f"{where}: {dotted(location)}{message}")
+        lines.append(f"{where}: {dotted(location)}{_either(messages)}")
     return "\n".join(dict.fromkeys(lines))
 
 
@@ -69,6 +82,21 @@ def dotted(location: tuple[str | int, ...]) -> str:
     return f"{text}: " if text else ""
 
 
-def _is_internal(part: str | int) -> bool:
-    """Pydantic names the branch of a union in the path; the file has no such key."""
-    return isinstance(part, str) and ("function-" in part or part.startswith(("tag:", "[key]")))
+def _keys(parts: _Place, line_of: Callable[[_Place], int | None]) -> tuple[_Place, _Place | None]:
+    """The keys of the file in a path of pydantic's, and those of the union that they go through:
+    pydantic names each branch of a union in the path."""
+    keys: _Place = ()
+    union = None
+    for part in parts:
+        if isinstance(part, int) or not _INTERNAL.fullmatch(part) or line_of((*keys, part)):
+            keys += (part,)
+        elif union is None and part != "[key]":
+            union = keys
+    return keys, union
+
+
+def _either(messages: list[tuple[str, str]]) -> str:
+    """What each branch of a union would take, and what was given, as one message."""
+    first, *more = dict.fromkeys(message for message, _ in messages)
+    given = messages[-1][1]
+    return ", or ".join([first, *(one.removeprefix("input should ") for one in more)]) + given

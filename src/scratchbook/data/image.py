@@ -53,11 +53,14 @@ def to_rgb(
             if image.format in ("GIF", "PNG", "TIFF", "WEBP") and getattr(image, "n_frames", 1) > 1:
                 done.append(FIRST_FRAME)
             tile = getattr(image, "tile", None)  # names the raw mode, which Pillow cuts to 8 bits
-            deep = ";16" in str(tile[0][3]) if tile else False
+            raw_mode = str(tile[0][3]) if tile else ""
+            deep = ";16" in raw_mode
+            # Pillow scales PPM's to 16 bits, whatever their depth; what else is of mode I is not.
+            ranged = image.format == "PPM" or (image.mode != "I" and "I;12" not in raw_mode)
             image.load()
             if image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9):
                 done.append(TURNED)
-            colour, how = _colour(ImageOps.exif_transpose(image))
+            colour, how = _colour(ImageOps.exif_transpose(image), ranged)
             done += how
             if deep and DEEP not in done:
                 done.append(DEEP)
@@ -81,15 +84,17 @@ def _opened(raw: bytes | np.ndarray) -> Image.Image:
         raise ValueError("it has too many pixels") from None
 
 
-def _colour(image: Image.Image) -> tuple[Image.Image, list[str]]:
-    """An RGB image, and what was done to get it."""
+def _colour(image: Image.Image, ranged: bool) -> tuple[Image.Image, list[str]]:
+    """An RGB image, and what was done to get it; `ranged`: its deep pixels go from 0 to 65535."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image, []
     if image.mode == "F" or image.mode.startswith("I"):
-        values = np.asarray(image)
-        if image.mode == "F" or values.min() < 0 or values.max() > 65535:
-            raise ValueError("pixels of 32 bits have no agreed range; save it with 8 or 16 bits")
-        scaled = np.rint(values / 257).astype(np.uint8)  # 65535 / 255 = 257
+        if image.mode == "F" or not ranged:
+            raise ValueError(
+                "pixels of 32 bits have no agreed range (nor are 12 bits or signed ones read); "
+                "save it with 8 or 16 bits"
+            )
+        scaled = np.rint(np.asarray(image) / 257).astype(np.uint8)  # 65535 / 255 = 257
         return Image.fromarray(scaled).convert("RGB"), [DEEP, GREY]
     if image.has_transparency_data:
         layer = image.convert("RGBA")

@@ -7,6 +7,8 @@ import gzip
 import hashlib
 import importlib
 import io
+import lzma
+import posixpath
 import re
 import tarfile
 import zipfile
@@ -15,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -28,7 +31,15 @@ from scratchbook.data.prepared import SPLITS
 IMAGE_SUFFIXES = frozenset(
     (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 )
-READ_ERRORS = (OSError, EOFError, RuntimeError, tarfile.TarError, zipfile.BadZipFile, zlib.error)
+READ_ERRORS = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    lzma.LZMAError,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 _LOOKS_LIKE_SPLITS = frozenset(
     ("train", "training", "test", "testing", "val", "valid", "validation")
 )
@@ -103,10 +114,13 @@ class _Files:
         others: list[str] = []
         for name in self.sizes:
             path = PurePosixPath(name)
-            hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-            usable = not hidden and path.suffix.lower() in IMAGE_SUFFIXES
+            usable = not _hidden(path) and path.suffix.lower() in IMAGE_SUFFIXES
             (images if usable else others).append(name)
         return images, others
+
+
+def _hidden(path: PurePosixPath) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
 
 
 def _open_files(path: Path, stack: ExitStack) -> _Files:
@@ -127,12 +141,16 @@ def _open_files(path: Path, stack: ExitStack) -> _Files:
 def _folder(path: Path) -> _Files:
     sizes: dict[str, int] = {}
     folders: set[str] = set()
+    broken: dict[str, str] = {}
     for entry in walk(path):
         name = Path(entry.path).relative_to(path).as_posix()
         if entry.is_dir():
             folders.add(name)
         elif entry.is_file():
             sizes[name] = entry.stat().st_size
+        elif entry.is_symlink():
+            broken[name] = str(Path(entry.path).readlink())
+    _refuse_broken(path, broken, "Restore what they lead to, or remove them.")
 
     def sha256() -> str:
         whole = hashlib.sha256()
@@ -155,17 +173,89 @@ def _zip(path: Path, archive: zipfile.ZipFile) -> _Files:
 
 def _tar(path: Path, archive: tarfile.TarFile) -> _Files:
     members = archive.getmembers()
+    _check_end(archive)
     _refuse_unsafe(path, [member.name for member in members])
-    by_name = {_plain(member.name): member for member in members if member.isfile()}
-    folders = {_plain(member.name) for member in members if member.isdir()} - {"."}
+    entries: dict[str, tarfile.TarInfo] = {}  # each hard link as what it is another name of
+    broken: dict[str, str] = {}
+    for member in members:
+        name = _plain(member.name)
+        target = entries.get(_plain(member.linkname)) if member.islnk() else member
+        if target is None:
+            broken[name] = member.linkname
+        else:
+            entries[name] = target
+    links = {name: member.linkname for name, member in entries.items() if member.issym()}
+    parents = (PurePosixPath(name).parents for name in entries) if links else ()
+    places = {parent.as_posix() for above in parents for parent in above}
+    for name in links:
+        end = _end_of_links(name, links)
+        if end in entries:
+            entries[name] = entries[end]
+        elif end not in places:
+            broken[name] = links[name]
+    _refuse_broken(
+        path, broken, "Make it anew with `tar --dereference`, which packs what links lead to."
+    )
+    # A link follows what it leads to, and is read along with it.
+    stored = sorted(entries.items(), key=lambda entry: entry[1].offset)
+    folders = {name for name, member in stored if member.isdir() and name not in links} - {"."}
+    by_name = {name: member for name, member in stored if member.isfile()}
 
-    def content(name: str) -> bytes:
-        file = archive.extractfile(by_name[name])
+    @lru_cache(maxsize=1)  # to read it twice from a compressed archive means to start from the top
+    def read(member: tarfile.TarInfo) -> bytes:
+        file = archive.extractfile(member)
         assert file is not None  # only regular files are listed
         return file.read()
 
+    def content(name: str) -> bytes:
+        if name not in by_name:
+            raise OSError("it is a link to a folder")
+        return read(by_name[name])
+
     sizes = {name: member.size for name, member in by_name.items()}
+    sizes |= {name: 0 for name in links if name not in sizes}  # to folders: said to be skipped
     return _Files(path, sizes, folders, content, lambda: _sha256_file(path))
+
+
+def _check_end(archive: tarfile.TarFile) -> None:
+    """`getmembers` stops without a word at a header that is cut off or damaged.
+
+    Raises tarfile.ReadError unless it stopped at a block of zeros, and nothing but zeros follows
+    (pax of POSIX.1: an archive ends with two such blocks).
+    """
+    file, end = archive.fileobj, archive.offset
+    assert file is not None  # it is open for reading
+    file.seek(end)
+    if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError(
+            f"after {counted(len(archive.getmembers()), 'member')} the header at byte {end:,} is "
+            "cut off or damaged"
+        )
+    while block := file.read(1 << 20):  # where it is compressed, this also compares its checksum
+        if block.strip(b"\0"):
+            raise tarfile.ReadError(
+                f"more follows its end mark at byte {end:,}; if archives were joined here, "
+                "`tar --ignore-zeros -xf` unpacks them all"
+            )
+
+
+def _end_of_links(name: str, links: dict[str, str]) -> str:
+    """Where symbolic links lead from a name; to "" if they go in a circle."""
+    passed = set()
+    while name in links:
+        if name in passed:
+            return ""
+        passed.add(name)
+        name = posixpath.normpath(posixpath.join(posixpath.dirname(name), links[name]))
+    return name
+
+
+def _refuse_broken(path: Path, links: dict[str, str], cure: str) -> None:
+    """What a link leads to may be an image, or a class folder with all its images."""
+    bad = [f"{name} → {to}" for name, to in links.items() if not _hidden(PurePosixPath(name))]
+    if bad:
+        what = "1 link leads" if len(bad) == 1 else f"{len(bad):,} links lead"
+        raise ScratchbookError(f"{path}: {what} to nothing:\n{listed(bad)}\n{cure}")
 
 
 def _plain(name: str) -> str:
