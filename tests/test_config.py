@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from projects import NOTEBOOK, REPOSITORY, make_project, scratchbook, snakemake
 from scratchbook.config.claims import bindings, typed_numbers
+from scratchbook.config.datasets import Datasets
 from scratchbook.config.errors import ScratchbookError
 from scratchbook.config.notebooks import Notebook
-from scratchbook.config.project import load_notebook, load_project, notebook_names
-from scratchbook.config.reading import read_yaml
+from scratchbook.config.project import load_notebook, load_project, notebook_names, validate
+from scratchbook.config.reading import line_of, read_yaml
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,27 @@ def edited(before: str, after: str) -> str:
             "diagnoses: {thresholds: {overfit_gapp: 1}}\ncam:",
             ["diagnoses.thresholds", "'overfit_gapp'", "'overfit_gap'?"],
         ),
+        (
+            "epochs: 2",
+            "callbacks: [ReduceLROnPlateau: {monitor: val_acc}]",
+            ["unknown monitor 'val_acc'", "did you mean 'val_accuracy'?"],
+        ),
+        (
+            "epochs: 2",
+            "callbacks: [EarlyStopping: {mode: maximum}]",
+            ["unknown mode 'maximum'", "'max'"],
+        ),
+        ("epochs: 2", "optimizer: {Adam: {use_ema: true}}", ["Adam takes no 'use_ema'"]),
+        ("Dropout: 0.1", "Normalization", ["Normalization computes no mean", "give it both"]),
+        ("dataset: shapes", "dataset: shapes\nseeds: [0, 1, 0]", ["seeds", "0 is listed more"]),
+        ("epochs: [1, last]", "epochs: [2-1]", ["cam.epochs[0]", "'2-1' holds no epoch"]),
+        ("images: 3", "images: []", ["cam.images", "at least 1 item"]),
+        ("test_accuracy:.2f", "test_accuracy:d", ["key_results[0].text", "'d' is no number"]),
+        ("test_accuracy:.2f", "test_accuracy:q", ["key_results[0].text", "'q' is no number"]),
         ("epochs: [1, last]", "epochs: [1, latest]", ["cam.epochs[1]", "'latest'"]),
+        ("goal:", "title: {{ x }}\ngoal:", ["yaml:2: {'x': None} cannot be a key", "quotes"]),
+        ("goal:", "? [a, b]\n: 1\ngoal:", ["halves.yaml:2: ['a', 'b'] cannot be a key"]),
+        ("goal:", "title: 2026-02-30\ngoal:", ["halves.yaml:2: '2026-02-30' cannot", "quotes"]),
     ],
 )
 def test_a_mistake_is_named_with_its_place_and_a_cure(
@@ -76,6 +97,78 @@ def test_a_mistake_is_named_with_its_place_and_a_cure(
     assert text.startswith(str(fresh / "config/notebooks/halves.yaml:"))
     for part in said:
         assert part in text
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        (
+            "epochs: [1, last]",
+            "epochs: [0]",
+            "cam.epochs[0]: input should be greater than or equal to 1, or be a valid string, but "
+            "0 was given",
+        ),
+        (
+            "images: 3",
+            "images: [1.5]",
+            "cam.images[0]: input should be a valid integer, got a number with a fractional part, "
+            "or be a valid string, but 1.5 was given",
+        ),
+        (
+            "parent: narrow",
+            "initial_weights: {experiment: narrow, checkpoint: lst}",
+            "experiments.wide.initial_weights.checkpoint: input should be 'best' or 'last', or be "
+            "a valid integer, unable to parse string as an integer, but 'lst' was given",
+        ),
+        (
+            "      - MaxPooling2D",
+            "      - Backbone: {application: VGG16, freeze: {up_to: 3}}",
+            "experiments.narrow.layers[2]: Backbone: freeze.up_to: input should be a valid string, "
+            "but 3 was given",
+        ),
+        (
+            "  wide:",
+            "  int: {epochs: 0}\n  wide:",  # a name that pydantic uses too
+            "experiments.int.epochs: input should be greater than or equal to 1, but 0 was given",
+        ),
+    ],
+)
+def test_one_mistake_is_one_line_with_no_keys_but_the_files(
+    fresh: Path, before: str, after: str, said: str
+) -> None:
+    text = message(fresh, edited(before, after))
+    assert text.count("\n") == 0
+    assert text.partition(": ")[2] == said
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("title:", "titel:", "2: pets: unknown key 'titel'; did you mean 'title'?"),
+        ("path:", "pth:", "5: pets.sources[0]: unknown key 'pth'; did you mean 'path'?"),
+        ("path: x", "path: 3", "5: pets.sources[0].path: input should be a valid string, but 3"),
+        ("folder", "foldr", "5: pets.sources[0]: unknown kind 'foldr'; did you mean 'folder'?"),
+        ("kind: folder, ", "", "5: pets.sources[0]: `kind` is missing; known: archive, "),
+        ("T\n", "T\n  split: {sed: 1}\n", "4: pets.split: unknown key 'sed'; did you mean 'seed'?"),
+    ],
+)
+def test_a_mistake_in_a_data_set_is_named_with_its_place_and_a_cure(
+    tmp_path: Path, before: str, after: str, said: str
+) -> None:
+    text = "\npets:\n  title: T\n  sources:\n    - {kind: folder, path: x}\n  size: [4, 4]\n"
+    file = tmp_path / "datasets.yaml"
+    file.write_text(text.replace(before, after, 1))
+    with pytest.raises(ScratchbookError) as caught:
+        validate(Datasets, read_yaml(file), file)
+    assert str(caught.value).startswith(f"{file}:{said}")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_line_of_a_merged_key_is_that_where_it_is_written(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("base: &base\n  size: 1\n  seed: 2\nuse:\n  <<: [*base]\n  seed: 3\n")
+    lines = [line_of(file, ("use", key)) for key in ("size", "seed", "sedd")]
+    assert lines == [2, 6, None]
 
 
 def test_the_line_of_the_mistake_is_given(fresh: Path) -> None:
@@ -252,8 +345,6 @@ def test_check_reports_a_typed_number_with_its_line_and_passes(fresh: Path) -> N
 
 
 def test_the_readmes_examples_are_what_they_say_they_are() -> None:
-    from scratchbook.config.datasets import Datasets
-
     text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     notebook, dataset = [block.split("```")[0] for block in text.split("```yaml\n")[1:]]
     page = Notebook.model_validate(yaml.safe_load(notebook))

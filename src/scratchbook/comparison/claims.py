@@ -10,11 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from scratchbook.config.claims import METRICS, Binding, bindings, typed_numbers
+from scratchbook.config.claims import METRICS, WHOLE, Binding, bindings, typed_numbers
 from scratchbook.config.errors import ScratchbookError, nearest
 from scratchbook.language import mark, tr
 
-WHOLE = {"best_epoch", "epochs", "parameters", "seconds", "multiply_adds", "reached_epoch"}
 STATUSES = (
     mark("measured"),
     mark("differs from recorded"),
@@ -120,14 +119,9 @@ def _bind(binding: Binding, table: dict[str, dict[Hashable, Any]], text: str) ->
         )  # fmt: skip
         absent = tr("not measured")
         return Bound(binding.text, binding.experiment, binding.metric, None, absent, trouble)
-    try:
-        plain = f"{value:,.0f}" if binding.metric in WHOLE else f"{value:.4g}"
-        whole = round(value) if binding.format.endswith("d") else value
-        shown = format(whole, binding.format) if binding.format else plain
-    except ValueError:
-        raise ScratchbookError(
-            f"{where}: {binding.format!r} is no number format; write :.2f or :.1%"
-        ) from None
+    plain = f"{value:,.0f}" if binding.metric in WHOLE else f"{value:.4g}"
+    whole = round(value) if binding.format.endswith("d") else value
+    shown = format(whole, binding.format) if binding.format else plain
     return Bound(binding.text, binding.experiment, binding.metric, value, shown, "")
 
 

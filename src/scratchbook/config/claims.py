@@ -27,6 +27,8 @@ METRICS = [
 """The figures of an experiment that a key result can bind to."""
 
 BINDING = re.compile(r"\{([^{}]*)\}")
+WHOLE = {"best_epoch", "epochs", "parameters", "seconds", "multiply_adds", "reached_epoch"}
+"""Those that are shown as whole numbers, and that alone have a format `d`."""
 _INSIDE = re.compile(r"([a-z0-9][a-z0-9_-]*)\.([a-z_]+)(?::([,.0-9]*[a-z%]?))?")
 
 _TYPED = re.compile(
@@ -59,7 +61,15 @@ def bindings(text: str) -> Iterator[Binding]:
                 f"{match.group(0)!r} is no binding; write {{experiment.metric}} or "
                 "{experiment.metric:.2f}"
             )
-        yield Binding(match.group(0), inside.group(1), inside.group(2), inside.group(3) or "")
+        binding = Binding(match.group(0), inside.group(1), inside.group(2), inside.group(3) or "")
+        try:
+            format(1 if binding.metric in WHOLE else 1.5, binding.format)
+        except ValueError:
+            raise ValueError(
+                f"{binding.text}: {binding.format!r} is no number format for {binding.metric}; "
+                "write :.2f or :.1%"
+            ) from None
+        yield binding
 
 
 def typed_numbers(text: str, settings: Collection[float] = ()) -> list[str]:

@@ -9,6 +9,7 @@ from functools import cached_property, partial
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     Field,
     ValidationError,
     ValidationInfo,
@@ -37,7 +38,20 @@ class KeyResult(Strict):
     """The figure that an earlier notebook wrote down for it."""
 
 
-EpochChoice = Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=r"^(last|best|\d+-\d+)$")]
+def _rising(choice: str) -> str:
+    """Refuses a range that holds no epoch."""
+    first, _, last = choice.partition("-")
+    if last and not 1 <= int(first) <= int(last):
+        raise unusable(
+            f"the range {choice!r} holds no epoch; write the first, from 1 on, and then the last"
+        )
+    return choice
+
+
+EpochChoice = (
+    Annotated[int, Field(ge=1)]
+    | Annotated[str, Field(pattern=r"^(last|best|\d+-\d+)$"), AfterValidator(_rising)]
+)
 
 
 class Cam(Strict):
@@ -45,7 +59,7 @@ class Cam(Strict):
 
     epochs: list[EpochChoice] = Field(default=["best", "last"], min_length=1)
     """Which epochs to look at: numbers, ranges like `1-5`, `best`, `last`."""
-    images: Annotated[int, Field(ge=1, le=64)] | list[int | str] = 6
+    images: Annotated[int, Field(ge=1, le=64)] | Annotated[list[int | str], Field(min_length=1)] = 6
     """How many images (a fixed, class-balanced sample), or which: their names or rows in the
     prepared data."""
     layer: str | None = None
