@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from projects import REPOSITORY
 from result_trees import make_page, make_results, make_spec
 from scratchbook.comparison import compare
+from scratchbook.comparison.verdict import COVERS_IMAGES
 from scratchbook.diagnoses import (
     CODES,
     Thresholds,
@@ -25,15 +29,16 @@ from scratchbook.diagnoses import (
     not_a_number,
     overfit,
     prior_collapse,
+    read_history,
     saturated,
     seed_noise,
-    small_recorded,
     small_test,
     undertrained,
 )
 from scratchbook.evaluation import write_metrics
 
 LIMITS = Thresholds()
+RECORDS = REPOSITORY / "docs" / "reproduction"
 
 
 def history(
@@ -85,11 +90,28 @@ def test_recorded_figures_tell_what_went_wrong(
     assert all(one.recorded for one in found)
 
 
-def test_two_recorded_accuracies_of_a_small_test_are_not_told_apart() -> None:
-    found = small_recorded(0.902, 0.909, 1000)
-    assert found is not None
-    assert found.message.startswith("0.902 against 0.909 on 1,000 images")
-    assert small_recorded(0.902, 0.909, 100_000) is None
+def test_a_recorded_collapse_is_certain_only_where_the_class_shares_are_known() -> None:
+    good = {"val_loss": 0.3255, "val_accuracy": 0.9}  # 0.3251 is the entropy of nine to one
+    (guessed,) = diagnose_recorded("train1", good, classes=2)
+    assert "if the largest class had 90.0% of the images: the net may" in guessed.message
+    assert diagnose_recorded("train1", good, classes=2, entropy=0.693, majority=0.51) == []
+    (known,) = diagnose_recorded("train1", good, classes=2, entropy=0.325, majority=0.9)
+    assert "has learnt nothing from the images" in known.message
+
+
+def test_recorded_figures_are_held_against_the_measured_class_shares(tmp_path: Path) -> None:
+    page = make_page(seeds=(0,))
+    equal, unequal = page["experiments"][:2]
+    equal["recorded"] = {"val_loss": math.log(3), "val_accuracy": 1 / 3}
+    unequal["recorded"] = {"val_loss": 1.068, "val_accuracy": 0.453}  # the made validation images
+    (found,) = diagnose(page, tmp_path, compare(page, tmp_path))
+    assert found.experiment == equal["name"]
+    assert "the net may answer" in found.message
+    make_results(tmp_path, page)
+    after = diagnose(page, tmp_path, compare(page, tmp_path))
+    (found,) = [one for one in after if one.code == "PRIOR-COLLAPSE"]
+    assert (found.experiment, found.recorded) == (unequal["name"], True)
+    assert "(1.0675, largest class 45.3%)" in found.message
 
 
 # the rules
@@ -144,11 +166,30 @@ def test_a_learning_rate_is_too_high_where_training_loss_jumps_or_zigzags() -> N
     for loss in ([2.0, 1.0, 2.5, 1.0, 0.9], [2.0, 2.1, 1.9, 2.0, 1.9, 2.0]):
         found = learning_rate_too_high("train1", history(loss, loss), LIMITS)
         assert found is not None
-        assert "learning rate 0.01" in found.message
+        assert re.search(r"learning rate (of up to )?0\.01 ", found.message)
     smooth = [2.0, 1.0, 0.5, 0.51, 0.4, 0.3]
     assert learning_rate_too_high("train1", history(smooth, smooth), LIMITS) is None
     tiny = [1.0, 0.1, 0.01, 0.001, 0.004, 0.001, 0.001]  # noise of a loss that is almost zero
     assert learning_rate_too_high("train1", history(tiny, tiny), LIMITS) is None
+
+
+def test_the_rate_that_is_named_is_that_of_the_epochs_that_went_wrong() -> None:
+    jump, zigzag = [2.0, 1.0, 0.9, 2.5, 1.0, 0.9], [2.0, 1.9, 2.1, 1.9, 2.2, 1.5]
+    warm_up = {"learning_rate": np.array([1e-5, 1e-3, 0.01, 0.1, 0.05, 1.0])}
+    jumped = learning_rate_too_high("train1", history(jump, jump) | warm_up, LIMITS)
+    assert jumped is not None
+    assert "learning rate 0.1 training loss jumps" in jumped.message
+    risen = learning_rate_too_high("train1", history(zigzag, zigzag) | warm_up, LIMITS)
+    assert risen is not None
+    assert "up to 0.05 training loss rises in 2 of 5" in risen.message
+    assert [one.evidence["learning_rate"] for one in (jumped, risen)] == [0.1, 0.05]
+
+
+def test_a_loss_that_flickers_near_zero_has_no_learning_rate_too_high() -> None:
+    flicker = [1.0, 0.1, 0.0040, 0.0047, 0.0041, 0.0046, 0.0040, 0.0047, 0.0042, 0.0046]
+    assert learning_rate_too_high("train1", history(flicker, flicker), LIMITS) is None
+    for file in RECORDS.glob("dogs3-augmented/long/seed*/history.csv"):
+        assert learning_rate_too_high("long", read_history(file), LIMITS) is None, file
 
 
 def test_not_a_number_names_the_epoch() -> None:
@@ -163,6 +204,23 @@ def test_only_copies_across_splits_are_a_leak() -> None:
     (found,) = leak([across, ["c.png", "test", "d.png", "test"]], LIMITS)
     assert "1 image is in two splits, first a.png (train) and b.png (test)" in found.message
     assert leak([["c.png", "test", "d.png", "test"]], LIMITS) == []
+
+
+def test_a_leak_is_between_what_is_trained_on_and_what_is_measured(tmp_path: Path) -> None:
+    train_val = ["a.png", "train", "b.png", "validation"]
+    val_test = ["c.png", "validation", "d.png", "test"]
+    train_test = ["e.png", "train", "f.png", "test"]
+    pairs = [train_val, val_test, train_test]
+    for validation, leaks in (
+        ("validation", [train_val, train_test]),
+        ("test", [val_test, train_test]),  # trained on train and validation
+    ):
+        page = make_page()
+        for one in page["experiments"]:
+            one["spec"]["validation"] = validation
+        found = diagnose(page, tmp_path, compare(page, tmp_path), duplicates=pairs)
+        (one,) = [one for one in found if one.code == "LEAK"]
+        assert one.evidence["pairs"] == leaks
 
 
 def test_small_test_and_seed_noise_need_differences_within_the_noise(tmp_path: Path) -> None:
@@ -181,6 +239,20 @@ def test_small_test_and_seed_noise_need_differences_within_the_noise(tmp_path: P
     apart = compare(page, tmp_path)
     assert small_test(apart, LIMITS) == []
     assert seed_noise(apart, LIMITS) == []
+
+
+def test_small_test_asks_for_seeds_where_no_number_of_images_would_do(tmp_path: Path) -> None:
+    page = make_page(seeds=(0, 1, 2))
+    make_results(tmp_path, page, accuracy={"train1": 0.75, "train2": 0.75, "train3": 0.755})
+    alike = compare(page, tmp_path)
+    by_seeds = replace(alike, pairs=alike.pairs.assign(images_needed=np.inf))
+    (found,) = small_test(by_seeds, LIMITS)
+    assert "200 test images and these seeds show differences" in found.message
+    assert found.advice.startswith("Run more seeds (more images would not do)")
+    by_images = alike.pairs.assign(images_needed=900.0, covers=COVERS_IMAGES)
+    (found,) = small_test(replace(alike, pairs=by_images), LIMITS)
+    assert "200 test images show differences" in found.message
+    assert found.advice.startswith("Measure on more images")
 
 
 # a notebook

@@ -24,7 +24,10 @@ from scratchbook.report.chapter import write_chapter
 from scratchbook.report.html import write_page
 from test_report import RULES, TEMPLATES, make_all, make_cam, make_data
 
-KEYWORDS = {"tr": None, "tr_n": (1, 2), "mark": None, "_": None, "gettext": None}
+KEYWORDS = {
+    "tr": None, "tr_n": (1, 2), "mark": None,
+    "_": None, "gettext": None, "ngettext": (1, 2),  # of the templates
+}  # fmt: skip
 FIELD = re.compile(r"%\(\w+\)s|%%|\{\w*(?::[^}]*)?\}")
 
 

@@ -8,6 +8,7 @@ import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import h5py
 import numpy as np
@@ -25,8 +26,11 @@ from scratchbook.report.architecture import settings as settings_of
 from scratchbook.report.chapter import write_chapter
 from scratchbook.report.figures import curves
 from scratchbook.report.html import embedded_json, write_page
+from scratchbook.report.loading import load_notebook
 from scratchbook.report.markdown import escape
+from scratchbook.report.pictures import mistake_sheet
 from scratchbook.report.rules import draw_rules, drawn_arrows, in_order
+from scratchbook.report.svg import SVG, finish_svg, plain
 
 TEMPLATES = Path(__file__).parents[1] / "report"
 VOID = {"meta", "br", "img", "link", "input", "hr", "area", "base", "col", "embed", "source", "wbr"}
@@ -353,8 +357,30 @@ def test_escaped_text_reads_in_markdown_as_it_was_written(text):
     html = MarkdownIt("gfm-like", {"html": True, "linkify": False}).render(markdown)
     shown = Elements(html)
     assert {tag for tag, _ in shown.found} <= {"blockquote", "p"}
-    kept = "".join(c for c in text if c.isprintable() and not c.isspace())
+    kept = "".join(c for c in text if c >= " " and c not in "\ufffe\uffff")
     assert "".join(shown.text.split()) == "".join(kept.split())
+
+
+def test_only_what_xml_forbids_is_dropped_from_a_text():
+    every = "a\u00a0b\u3000c\td 👩\u200d🔬 笔记\u200b"
+    assert plain(every) == every.replace("\t", " ")
+    assert plain("a\x00b\x0bc\ufffed\r\ne\rf") == "abcd\ne\nf"
+    assert escape(f"x{every}x") == f"x{every}x".replace("\t", " ")
+    assert escape("a\r# b") == "a\n\\# b"
+    root = ElementTree.Element(f"{{{SVG}}}svg", width="1pt", height="1pt")
+    svg = finish_svg(root, every + "\x00\n.")
+    assert ElementTree.fromstring(svg).get("aria-label") == every.replace("\t", " ") + " ."
+    picture = np.zeros((8, 8, 3), np.uint8)
+    mistake = {"picture": picture, "true": every, "predicted": "b", "probability": 1.0, "name": ""}
+    words = "".join(ElementTree.fromstring(mistake_sheet([mistake])).itertext())
+    assert "is a\u00a0b\u3000c d 👩\u200d🔬…" in words
+
+
+def test_notebook_md_keeps_the_spaces_and_joined_emoji_of_titles_and_goal(tmp_path):
+    page = make_page(experiments=("train1",), goal="问题\u3000一：\u00a0哪个？ 👩\u200d🔬")
+    render(page, tmp_path)
+    text = (tmp_path / "shapes/notebook.md").read_text(encoding="utf-8")
+    assert text.startswith("# Goal: 问题\u3000一：\u00a0哪个？ 👩\u200d🔬\n")
 
 
 @settings(deadline=None)
@@ -462,6 +488,41 @@ def test_the_page_and_the_notebook_show_a_schedule_and_a_warm_start(tmp_path):
     for text in (html, (tmp_path / "shapes/notebook.md").read_text()):
         assert "warm_up=2, decay=cosine" in text
         assert "experiment=train1, checkpoint=best" in text
+
+
+def test_an_experiment_may_have_the_name_of_a_missing_value(tmp_path):
+    names = ("nan", "null", "none")
+    page = make_page(experiments=names, seeds=(0,))
+    page["key_results"] = []
+    make_all(tmp_path, page)
+    notebook = load_notebook(page, tmp_path)
+    assert {row["experiment"] for row in notebook.rows} == set(names)
+    assert {one.row["experiment"] for one in notebook.experiments} == set(names)
+    assert [(row["first"], row["second"]) for row in notebook.pairs] == [
+        ("nan", "null"), ("nan", "none"), ("null", "none")
+    ]  # fmt: skip
+    assert all(row["recorded"] is None for row in notebook.rows if row["experiment"] == "none")
+    make_all(tmp_path, page | {"seeds": [0, 1]})  # the second seed is then missing
+    assert {row["seeds"] for row in load_notebook(page, tmp_path).rows} == {2}
+
+
+def test_one_pair_and_one_core_are_told_in_the_singular(tmp_path):
+    page = make_page(seeds=(0,))  # of three pairs, two are with the baseline
+    make_all(tmp_path, page)
+    for file in tmp_path.glob("shapes/*/seed0/run.json"):
+        file.write_text(file.read_text().replace('"cores": 2', '"cores": 1'))
+    text = Elements(render(page, tmp_path)).text
+    assert "The other 1 pair" in text
+    assert "The other 1 pairs" not in text
+    assert re.search(r"a CPU, 1 core\b", text)
+
+
+def test_the_data_set_has_the_images_of_the_run_that_trains_on_most(tmp_path):
+    page = make_page(seeds=(0,))
+    make_all(tmp_path, page)
+    file = tmp_path / "shapes/train1/seed0/run.json"
+    file.write_text(file.read_text().replace('"train": 400', '"train": 300'))
+    assert "(400 train, 150 validation, 200 test images)" in Elements(render(page, tmp_path)).text
 
 
 def test_rules_are_listed_after_those_they_read():

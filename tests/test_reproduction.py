@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
-from projects import REPOSITORY, run
+from projects import REPOSITORY, make_project, run, scratchbook
 from result_trees import make_page, make_results
+from scratchbook.cli.listing import reproduced
 from scratchbook.config.errors import ScratchbookError
 from scratchbook.reproduction import RECORDS, collect_records, reproduction_page
 
@@ -53,6 +56,89 @@ def test_the_table_can_be_made_again_from_the_records_alone(page: dict, tmp_path
     assert cells[7] == "0, 1"
     points = 100 * (sum(values) / 2 - 0.7)
     assert f"- **train1** {points:+.1f} points against the recorded 0.7" in text
+
+
+def test_a_range_of_several_intervals_is_not_called_a_95_percent_interval(
+    page: dict, tmp_path: Path
+) -> None:
+    text = reproduction_page([page], tmp_path / "records", {})
+    assert re.search(r"side all that the seeds' 95 % intervals span, \[0\.\d", text)
+    for folder in (tmp_path / "records").glob("*/*/seed1"):
+        shutil.rmtree(folder)
+    text = reproduction_page([page], tmp_path / "records", {})
+    assert re.search(r"side the 95 % interval \[0\.\d", text)
+
+
+@pytest.mark.parametrize(("value", "written"), [(1.0, "1"), (10.0, "10"), (0.5, "0.5"), (0, "0")])
+def test_a_whole_number_ends_in_no_point(
+    page: dict, tmp_path: Path, value: float, written: str
+) -> None:
+    page["experiments"][0]["recorded"] = {"val_accuracy": 0.7, "val_loss": value}
+    assert row_of(reproduction_page([page], tmp_path / "records", {}), "train1")[5] == written
+
+
+def test_the_findings_are_those_that_the_notebook_wants(page: dict, tmp_path: Path) -> None:
+    def findings(**wanted) -> str:
+        text = reproduction_page([page | {"diagnoses": wanted}], tmp_path / "records", {})
+        return row_of(text, "train1")[9]
+
+    assert findings() == "UNDERTRAINED"
+    assert findings(mute=["UNDERTRAINED:train1"]) == "–"
+    assert findings(thresholds={"undertrained_gain": 0.9}) == "–"
+
+
+@pytest.mark.parametrize("validation", ["validation", "test"])
+def test_the_data_set_has_the_images_of_the_run_that_trains_on_most(
+    tmp_path: Path, validation: str
+) -> None:
+    page = make_page()
+    few, *others = page["experiments"]
+    for experiment in page["experiments"]:
+        experiment["spec"]["validation"] = validation
+    make_results(tmp_path / "results", page | {"experiments": [few]}, counts={"train": 300})
+    make_results(tmp_path / "results", page | {"experiments": others})
+    collect_records(tmp_path / "results", [page], tmp_path / "records")
+    assert "400 images to train on" in reproduction_page([page], tmp_path / "records", {})
+
+
+def test_one_core_is_told_in_the_singular(page: dict, tmp_path: Path) -> None:
+    for file in (tmp_path / "records").glob("*/*/*/run.json"):
+        file.write_text(file.read_text().replace('"cores": 2', '"cores": 1'))
+    assert "a CPU, 1 core;" in reproduction_page([page], tmp_path / "records", {})
+
+
+def test_the_listed_accuracy_is_of_the_recorded_split_and_of_the_projects_seeds(
+    tmp_path: Path,
+) -> None:
+    page = make_page(seeds=(0, 1, 2))
+    make_results(tmp_path, page)
+    folder = tmp_path / "shapes/train1"
+    measured = [json.loads((folder / f"seed{n}/metrics.json").read_text()) for n in (0, 1, 2)]
+    values = [one["splits"]["validation"]["accuracy"]["value"] for one in measured]
+    wrong: list[str] = []
+    assert reproduced([folder / "seed0", folder / "seed1"], wrong) == fmean(values[:2])
+    assert reproduced([folder / "seed7"], wrong) is None
+    assert wrong == []
+    (folder / "seed1/metrics.json").write_text("{")
+    (folder / "seed2/metrics.json").write_text("{}")
+    assert reproduced([folder / f"seed{n}" for n in (0, 1, 2)], wrong) == values[0]
+    assert [line.split(":")[0] for line in wrong] == [
+        str(folder / f"seed{n}/metrics.json") for n in (1, 2)
+    ]
+
+
+def test_the_list_tells_an_unreadable_file_below_its_table(tmp_path: Path) -> None:
+    project = make_project(tmp_path)
+    for seed in (0, 7):  # the project's, and one of before
+        broken = project / f"results/halves/wide/seed{seed}/metrics.json"
+        broken.parent.mkdir(parents=True)
+        broken.write_text("{")
+    answer = scratchbook(project, "list", "halves")
+    assert answer.returncode == 1
+    assert "wide" in answer.stdout
+    assert "wide/seed0/metrics.json: cannot be read" in answer.stderr
+    assert "seed7" not in answer.stderr
+    assert "Traceback" not in answer.stderr
 
 
 def test_a_run_that_is_missing_is_listed_with_the_reason(page: dict, tmp_path: Path) -> None:

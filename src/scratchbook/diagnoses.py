@@ -18,9 +18,11 @@ import numpy as np
 
 from scratchbook.comparison.runs import read_json
 from scratchbook.comparison.tables import Comparison
+from scratchbook.comparison.verdict import COVERS_BOTH
 from scratchbook.config.diagnoses import CODES, Thresholds
 from scratchbook.config.errors import ScratchbookError
 from scratchbook.language import mark, tr, tr_n
+from scratchbook.specs import is_outdated
 
 ADVICE = MappingProxyType(
     {
@@ -32,12 +34,15 @@ ADVICE = MappingProxyType(
         "OVERFIT": mark("Stop earlier, add dropout or augmentation, or train on more images."),
         "UNDERTRAINED": mark("Train for more epochs, or raise the learning rate."),
         "LR-TOO-HIGH": mark("Lower the learning rate by a factor of three to ten."),
-        "LEAK": mark("Remove the copies from the training split and train again."),
+        "LEAK": mark("Remove the copies from the images that are trained on and train again."),
         "SMALL-TEST": mark("Measure on more images, or claim only larger differences."),
         "CHERRY-PICKED": mark("Choose the epoch on validation images and report the test images."),
         "SEED-NOISE": mark("Run more seeds before believing the gain."),
     }
 )
+MORE_SEEDS = mark("Run more seeds (more images would not do), or claim only larger differences.")
+JUMP = 0.1  # LR-TOO-HIGH: a training loss that moves by less is noise, in a jump
+RISE = 0.05  # ... and in one of many rises
 
 
 @dataclass(frozen=True)
@@ -50,10 +55,12 @@ class Diagnosis:
     evidence: dict[str, Any] = field(default_factory=dict)
     seeds: tuple[int, ...] = ()
     recorded: bool = False
+    remedy: str = ""
+    """A marked message, where the code's own advice does not fit."""
 
     @property
     def advice(self) -> str:
-        return tr(ADVICE[self.code])
+        return tr(self.remedy or ADVICE[self.code])
 
     @property
     def page(self) -> str:
@@ -72,14 +79,13 @@ def diagnose(
 
     `duplicates` are the prepared data's [name, split, name, split]. The page may hold `diagnoses`:
     `mute`, a list of codes (`OVERFIT`) or codes of one experiment (`OVERFIT:train1`), and
-    `thresholds`, changed ones by name. What only recorded
-    figures show is marked `recorded`.
+    `thresholds`, changed ones by name. What only recorded figures show is marked `recorded`; they
+    are held against the class shares of the first run that was measured.
     """
-    wanted = page.get("diagnoses") or {}
-    limits, mute = Thresholds(**(wanted.get("thresholds") or {})), wanted.get("mute") or []
+    limits, shares = thresholds_of(page), _class_shares(page, Path(results))
     found = [
         *cherry_picked(page),
-        *leak(duplicates, limits),
+        *leak(duplicates, limits, trained=_trained_on(page)),
         *small_test(comparison, limits),
     ]
     noisy = {one.experiment: one for one in seed_noise(comparison, limits)}
@@ -87,16 +93,33 @@ def diagnose(
         name, spec = experiment["name"], experiment["spec"]
         folder = Path(results) / page["name"] / name
         by_seed = {
-            seed: diagnose_run(name, folder / f"seed{seed}", limits) for seed in page["seeds"]
+            seed: diagnose_run(name, run, limits)
+            for seed in page["seeds"]
+            if not is_outdated(run := folder / f"seed{seed}", spec)
         }
         measured = _merged(by_seed)
         found += measured
         if name in noisy:
             found.append(noisy[name])
         recorded = diagnose_recorded(
-            name, experiment.get("recorded") or {}, classes=count_classes(spec), limits=limits
+            name,
+            experiment.get("recorded") or {},
+            classes=count_classes(spec),
+            limits=limits,
+            **shares,
         )
         found += [one for one in recorded if one.code not in {m.code for m in measured}]
+    return unmuted(found, page)
+
+
+def thresholds_of(page: dict[str, Any]) -> Thresholds:
+    """Where a page draws the rules' lines."""
+    return Thresholds(**((page.get("diagnoses") or {}).get("thresholds") or {}))
+
+
+def unmuted(found: Sequence[Diagnosis], page: dict[str, Any]) -> list[Diagnosis]:
+    """Those that the page does not mute, everywhere or for their experiment."""
+    mute = (page.get("diagnoses") or {}).get("mute") or []
     return [
         one for one in found if one.code not in mute and f"{one.code}:{one.experiment}" not in mute
     ]
@@ -139,18 +162,19 @@ def diagnose_recorded(
     recorded: dict[str, Any],
     *,
     classes: int,
+    entropy: float | None = None,
     majority: float | None = None,
     limits: Thresholds | None = None,
 ) -> list[Diagnosis]:
     """What bare figures that someone wrote down already tell.
 
     `recorded` may hold train_accuracy, val_accuracy, train_loss and val_loss; `majority` is the
-    share of the most frequent class, where known.
+    share of the most frequent class and `entropy` that of all shares, where known.
     """
     limits = limits or Thresholds()
     figures = {key: value for key, value in recorded.items() if value is not None}
     found = [
-        prior_collapse(experiment, figures, classes, limits, majority=majority)
+        prior_collapse(experiment, figures, classes, limits, entropy=entropy, majority=majority)
         or saturated(experiment, figures, classes, limits),
         _recorded_overfit(experiment, figures, limits),
     ]
@@ -169,7 +193,8 @@ def prior_collapse(
     """The net answers how often each class occurs: its loss is the prior's entropy.
 
     Where the prior is not known, the one that fits the accuracy is tried: two classes of which
-    the larger is always answered, or equally frequent classes.
+    the larger is always answered, or equally frequent classes. A net that has learnt something can
+    have the same figures by chance, so it is told as a possibility.
     """
     loss, accuracy = figures.get("val_loss"), figures.get("val_accuracy")
     if loss is None or accuracy is None:
@@ -183,19 +208,27 @@ def prior_collapse(
     near = abs(loss - entropy) <= close * entropy
     if not near or accuracy > majority + limits.prior_accuracy or majority == 1:
         return None
-    return Diagnosis(
-        "PRIOR-COLLAPSE",
-        experiment,
-        tr(
+    prior = {"entropy": entropy, "majority": majority}
+    if known:
+        what = tr(
             "Loss {loss:.4f} at accuracy {accuracy:.3f} is the entropy of the class prior "
             "({entropy:.4f}, largest class {majority:.1%}): the net answers how often each class "
             "occurs and has learnt nothing from the images.",
             loss=loss,
             accuracy=accuracy,
-            entropy=entropy,
-            majority=majority,
-        ),
-        {"val_loss": loss, "val_accuracy": accuracy, "entropy": entropy, "majority": majority},
+            **prior,
+        )
+    else:
+        what = tr(
+            "Loss {loss:.4f} at accuracy {accuracy:.3f} would be the entropy of the class prior "
+            "({entropy:.4f}) if the largest class had {majority:.1%} of the images: the net may "
+            "answer how often each class occurs and have learnt nothing from them.",
+            loss=loss,
+            accuracy=accuracy,
+            **prior,
+        )
+    return Diagnosis(
+        "PRIOR-COLLAPSE", experiment, what, {"val_loss": loss, "val_accuracy": accuracy, **prior}
     )
 
 
@@ -308,13 +341,14 @@ def learning_rate_too_high(
     loss = history["loss"]
     if len(loss) < 4 or not np.isfinite(loss).all() or not (loss > 0).all():
         return None
-    rate = float(history["learning_rate"][0])
+    rates = history["learning_rate"][1:]  # in force in the epochs that can rise
     lowest = np.minimum.accumulate(loss)[:-1]
     jump = int((loss[1:] / lowest).argmax())
-    rises = loss[1:] > loss[:-1] * (1 + limits.lr_rise)
+    # what a loss does that is almost zero is noise, not a step too far
+    rises = (loss[1:] > loss[:-1] * (1 + limits.lr_rise)) & (np.diff(loss) > RISE)
     share = float(rises.mean())
-    # a jump of a loss that is almost zero is noise, not a step too far
-    if loss[jump + 1] >= limits.lr_spike * lowest[jump] and loss[jump + 1] - lowest[jump] > 0.1:
+    if loss[jump + 1] >= limits.lr_spike * lowest[jump] and loss[jump + 1] - lowest[jump] > JUMP:
+        rate = float(rates[jump])
         what = tr(
             "With learning rate {rate:g} training loss jumps from {low:.3f} to {high:.3f} at "
             "epoch {epoch}.",
@@ -323,9 +357,10 @@ def learning_rate_too_high(
             high=loss[jump + 1],
             epoch=int(history["epoch"][jump + 1]),
         )
-    elif share >= limits.lr_share:
+    elif rises.any() and share >= limits.lr_share:
+        rate = float(rates[rises].max())
         what = tr(
-            "With learning rate {rate:g} training loss rises in {n} of {epochs} epochs.",
+            "With a learning rate of up to {rate:g} training loss rises in {n} of {epochs} epochs.",
             rate=rate,
             n=rises.sum(),
             epochs=len(loss) - 1,
@@ -342,7 +377,7 @@ def learning_rate_too_high(
 
 def cherry_picked(page: dict[str, Any]) -> list[Diagnosis]:
     """The best epoch is chosen on the split that is reported."""
-    chosen = [one["name"] for one in page["experiments"] if one["spec"].get("validation") == "test"]
+    chosen = _chosen_on_test(page)
     if not chosen:
         return []
     return [
@@ -358,9 +393,13 @@ def cherry_picked(page: dict[str, Any]) -> list[Diagnosis]:
     ]
 
 
-def leak(duplicates: Sequence[Sequence[str]], limits: Thresholds) -> list[Diagnosis]:
-    """The same image is in two splits."""
-    across = [pair for pair in duplicates if pair[1] != pair[3]]
+def leak(
+    duplicates: Sequence[Sequence[str]],
+    limits: Thresholds,
+    trained: Sequence[str] = ("train",),
+) -> list[Diagnosis]:
+    """The same image is in a split that is `trained` on and in one that is not."""
+    across = [pair for pair in duplicates if (pair[1] in trained) != (pair[3] in trained)]
     if not across or len(across) < limits.leak_images:
         return []
     first = across[0]
@@ -385,7 +424,7 @@ def leak(duplicates: Sequence[Sequence[str]], limits: Thresholds) -> list[Diagno
 
 
 def small_test(comparison: Comparison, limits: Thresholds) -> list[Diagnosis]:
-    """Most experiments are closer to each other than the images can tell."""
+    """Most experiments are closer to each other than the images, or images and seeds, can tell."""
     pairs = comparison.pairs
     if pairs.empty or comparison.detectable is None:
         return []
@@ -394,27 +433,41 @@ def small_test(comparison: Comparison, limits: Thresholds) -> list[Diagnosis]:
     if close.mean() <= limits.small_test_share:
         return []
     images, middle = int(pairs["images"].iloc[0]), float(pairs["difference"].abs().median())
+    figures = {
+        "close": close.sum(),
+        "pairs": len(pairs),
+        "images": images,
+        "split": tr(comparison.split),
+        "detectable": comparison.detectable * 100,
+        "middle": middle * 100,
+    }
+    if (pairs["covers"][close] == COVERS_BOTH).mean() > 0.5:
+        what = tr(
+            "{close} of {pairs} differences are smaller than their own margin of error: "
+            "{images:,} {split} images and these seeds show differences of about "
+            "{detectable:.1f} points, here they are {middle:.1f}.",
+            **figures,
+        )
+    else:
+        what = tr(
+            "{close} of {pairs} differences are smaller than their own margin of error: "
+            "{images:,} {split} images show differences of about {detectable:.1f} points, "
+            "here they are {middle:.1f}.",
+            **figures,
+        )
+    by_seeds = np.isinf(pairs["images_needed"][close]).mean() > 0.5
     return [
         Diagnosis(
             "SMALL-TEST",
             "",
-            tr(
-                "{close} of {pairs} differences are smaller than their own margin of error: "
-                "{images:,} {split} images show differences of about {detectable:.1f} points, "
-                "here they are {middle:.1f}.",
-                close=close.sum(),
-                pairs=len(pairs),
-                images=images,
-                split=tr(comparison.split),
-                detectable=comparison.detectable * 100,
-                middle=middle * 100,
-            ),
+            what,
             {
                 "images": images,
                 "detectable": comparison.detectable,
                 "median_difference": middle,
                 "pairs": int(close.sum()),
             },
+            remedy=MORE_SEEDS if by_seeds else "",
         )
     ]
 
@@ -449,34 +502,6 @@ def seed_noise(comparison: Comparison, limits: Thresholds) -> list[Diagnosis]:
     return found
 
 
-def small_recorded(
-    first: float, second: float, images: int, limits: Thresholds | None = None
-) -> Diagnosis | None:
-    """SMALL-TEST on two bare accuracies measured on `images` images each.
-
-    Unpaired two-proportion z (Agresti 2013, section 3.1): which images were right is not known.
-    """
-    pooled = (first + second) / 2
-    half = 1.96 * math.sqrt(2 * pooled * (1 - pooled) / images)
-    if abs(first - second) >= half:
-        return None
-    return Diagnosis(
-        "SMALL-TEST",
-        "",
-        tr(
-            "{first:g} against {second:g} on {images:,} images: the difference of "
-            "{difference:.1f} points is within the margin of {margin:.1f}.",
-            first=first,
-            second=second,
-            images=images,
-            difference=abs(first - second) * 100,
-            margin=half * 100,
-        ),
-        {"difference": abs(first - second), "margin": half, "images": images},
-        recorded=True,
-    )
-
-
 def read_history(path: Path) -> dict[str, np.ndarray]:
     """history.csv as float columns; a cell that is empty or no number is NaN."""
     with path.open(encoding="utf-8", newline="") as file:
@@ -494,6 +519,33 @@ def count_classes(spec: dict[str, Any]) -> int:
         if "units" in layer.get("config", {}):
             return max(2, int(layer["config"]["units"]))
     return 2
+
+
+def _chosen_on_test(page: dict[str, Any]) -> list[str]:
+    """The experiments that choose their best epoch on the test images."""
+    return [one["name"] for one in page["experiments"] if one["spec"].get("validation") == "test"]
+
+
+def _trained_on(page: dict[str, Any]) -> tuple[str, ...]:
+    """The splits whose images a notebook trains on; it measures on the others."""
+    return ("train", "validation") if _chosen_on_test(page) else ("train",)
+
+
+def _class_shares(page: dict[str, Any], results: Path) -> dict[str, float]:
+    """`entropy` and `majority` of the images that choose the epoch, as the first measured run has
+    them; nothing without one."""
+    for experiment in page["experiments"]:
+        for seed in page["seeds"]:
+            file = results / page["name"] / experiment["name"] / f"seed{seed}" / "metrics.json"
+            if not file.exists():
+                continue
+            metrics = read_json(file, "was not evaluated")
+            if shares := metrics["splits"].get(metrics["validation"]):
+                return {
+                    "entropy": shares["prior_entropy"],
+                    "majority": shares["majority"]["accuracy"],
+                }
+    return {}
 
 
 def _recorded_overfit(

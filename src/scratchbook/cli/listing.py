@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 
 from scratchbook.config.errors import ScratchbookError
+from scratchbook.specs import is_outdated
 
 from .chosen import CONFIG, add_notebooks, chosen_project
 
@@ -41,6 +42,9 @@ def run(given: argparse.Namespace) -> None:
         wrong += [f"{CONFIG / 'notebooks' / name}.yaml: {mistake}" for mistake in mistakes]
         for experiment, declared in notebook.experiments.items():
             network = networks.get(experiment, {"id": "–", "parameters": {}})
+            folder = Path(project.results, name, experiment)
+            seeds = (folder / f"seed{seed}" for seed in project.seeds(name))
+            runs = [run for run in seeds if not is_outdated(run, specs[experiment])]
             rows.append(
                 (
                     name,
@@ -50,7 +54,7 @@ def run(given: argparse.Namespace) -> None:
                     _count(network["parameters"].get("trainable")),
                     _count(declared.recorded.parameters),
                     _share(declared.recorded.val_accuracy),
-                    _share(_reproduced(Path(project.results, name, experiment))),
+                    _share(reproduced(runs, wrong)),
                 )
             )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -64,13 +68,19 @@ def run(given: argparse.Namespace) -> None:
         raise ScratchbookError("\n".join(wrong))
 
 
-def _reproduced(experiment: Path) -> float | None:
-    """An experiment's accuracy on the test images here, the mean over its seeds; None before one
-    has been evaluated. Also right while other experiments of the notebook are yet to run."""
-    splits = [
-        json.loads(file.read_text())["splits"] for file in experiment.glob("seed*/metrics.json")
-    ]
-    measured = [split["test"]["accuracy"]["value"] for split in splits if "test" in split]
+def reproduced(runs: list[Path], wrong: list[str]) -> float | None:
+    """The accuracy here on the split that the recorded one is of, the mean over the runs that have
+    been evaluated; None before one has. Files that cannot be read are added to `wrong`."""
+    measured = []
+    for file in (run / "metrics.json" for run in runs):
+        try:
+            metrics = json.loads(file.read_text(encoding="utf-8"))
+            if split := metrics["splits"].get(metrics["validation"]):
+                measured.append(split["accuracy"]["value"])
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            wrong.append(f"{file}: cannot be read ({error!r}); evaluate the run again")
     return fmean(measured) if measured else None
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from scratchbook.language import speaking, tr
+from scratchbook.language import speaking, tr, tr_n
 from scratchbook.report import wording
 from scratchbook.report.architecture import (
     setting_diff,
@@ -253,7 +253,11 @@ def _facts(notebook: Notebook, data: dict[str, Any]) -> list[tuple[str, str]]:
     title = str(data.get("title") or notebook.page["dataset"])
     facts = []
     if runs:
-        counts = runs[0].record["data"]["counts"]
+        # The data set's images, of which an experiment may train on a part.
+        counts: dict[str, int] = {}
+        for run in runs:
+            for split, n in run.record["data"]["counts"].items():
+                counts[split] = max(n, counts.get(split, 0))
         images = ", ".join(
             tr("{n:,} {split}", n=n, split=wording.split_name(split))
             for split, n in counts.items()
@@ -269,7 +273,8 @@ def _facts(notebook: Notebook, data: dict[str, Any]) -> list[tuple[str, str]]:
             facts.append((tr("Commit"), told))
         for hardware in _distinct([run.record["hardware"] for run in runs]):
             parts = [*hardware.get("gpus", []), str(hardware.get("cpu", ""))]
-            parts.append(tr("{n} cores", n=hardware.get("cores")))
+            if cores := hardware.get("cores"):
+                parts.append(tr_n("{n} core", "{n} cores", cores))
             facts.append((tr("Hardware"), ", ".join(part for part in parts if part)))
         facts.append((tr("Computing time"), wording.duration(
             sum(run.record["wall_seconds"] for run in runs)

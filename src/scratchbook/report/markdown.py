@@ -16,6 +16,7 @@ from scratchbook.report.architecture import (
 )
 from scratchbook.report.grids import Grid, grids_of, rows_outside
 from scratchbook.report.loading import Experiment, Notebook
+from scratchbook.report.svg import plain
 from scratchbook.report.wording import best_figures, cautions, heading, weights_lines
 
 MARKUP = re.compile(r"([\\`*\[\]<>&~|{}$])")  # characters that mean something in the middle of text
@@ -72,7 +73,7 @@ def baseline_pairs(notebook: Notebook) -> list[dict[str, Any]]:
 def escape(text: str) -> str:
     """User's text as CommonMark that shows it as written, line by line."""
     lines = []
-    for line in "".join(c for c in text if c.isprintable() or c == "\n").split("\n"):
+    for line in plain(text).split("\n"):
         # An underscore inside a word is no markup: val_accuracy stays readable.
         line = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", MARKUP.sub(r"\\\1", line.strip()))
         # What stands after the backslash must be punctuation: `1\.`, not `\1.`.
@@ -86,8 +87,8 @@ def escape(text: str) -> str:
 
 
 def _line(text: str) -> str:
-    """Escaped, on one line."""
-    return escape(" ".join(text.split()))
+    """Escaped, on one line; spaces that are not plain ones stay as they are."""
+    return escape(re.sub(r"[ \n]+", " ", plain(text)))
 
 
 def _claim(claim: Claim) -> str:

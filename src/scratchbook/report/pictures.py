@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from scratchbook.language import tr
-from scratchbook.report.svg import ACCENT, INK, SVG, finish_svg
+from scratchbook.report.svg import ACCENT, INK, SVG, finish_svg, plain
 
 CELL = 88  # pixels a picture takes in a sheet
 GAP = 10
@@ -176,7 +176,7 @@ class _Sheet:
         if faint:
             attributes["fill-opacity"] = "0.75"
         element = ElementTree.SubElement(self.root, f"{{{SVG}}}text", attributes)
-        element.text = "".join(c for c in words if c.isprintable())
+        element.text = plain(words).replace("\n", " ")
 
     def svg(self, alt: str) -> str:
         return finish_svg(self.root, alt)

@@ -14,6 +14,7 @@ SVG = "http://www.w3.org/2000/svg"
 XLINK = "http://www.w3.org/1999/xlink"
 INK = "#010203"  # stands for the colour of the text around the figure
 ACCENT = "#3f7fd0"  # at least 3:1 on white paper and on black
+FORBIDDEN = re.compile("[^\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # by XML 1.0, 2.2
 ALONE = """svg { color: #26241f; font-family: sans-serif }
 @media (prefers-color-scheme: dark) { svg { color: #dcd8cf } }"""
 
@@ -41,12 +42,17 @@ def finish_svg(root: ElementTree.Element, alt: str, scale: float = 1) -> str:
     for side in ("width", "height"):  # matplotlib's points, as the pixels of a page
         root.set(side, f"{float(str(root.get(side)).removesuffix('pt')) * scale:.5g}")
     root.set("role", "img")
-    root.set("aria-label", "".join(c for c in alt if c.isprintable()))  # XML holds no controls
+    root.set("aria-label", plain(alt).replace("\n", " "))
     root.set("stroke-linejoin", "round")
     style = ElementTree.Element(f"{{{SVG}}}style")
     style.text = ALONE
     root.insert(0, style)
     return ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
+def plain(text: str) -> str:
+    """The text without the characters that XML forbids; a tab is a space, a line ends in \\n."""
+    return FORBIDDEN.sub("", re.sub("\r\n?", "\n", text.replace("\t", " ")))
 
 
 def inline(svg: str, prefix: str) -> str:
