@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
+from importlib.util import find_spec
+from itertools import takewhile
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -20,6 +25,8 @@ from scratchbook.config.errors import ScratchbookError
 BACKENDS = "tensorflow, jax and torch will do"
 _BF16_FLAGS = {"amx_bf16", "avx512_bf16"}
 _BF16_COMPUTE_CAPABILITY = 8.0  # Ampere, the first with bf16 tensor cores
+_DEVICE = re.compile(r"\d|GPU-|MIG-")  # how an id in CUDA_VISIBLE_DEVICES begins
+_UNUSED = ("sklearn", "pandas", "matplotlib")  # by what is used of Keras
 
 
 def describe_hardware(threads: int, on_gpu: bool) -> dict[str, Any]:
@@ -45,22 +52,30 @@ def resolve_precision(precision: str, on_gpu: bool) -> str:
 
 
 def list_gpus() -> list[tuple[str, float]]:
-    """(name, compute capability) of each NVIDIA GPU, by nvidia-smi; [] where there is none."""
-    command = ["nvidia-smi", "--query-gpu=name,compute_cap", "--format=csv,noheader"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
+    """(name, compute capability) of each NVIDIA GPU that this process may use, by nvidia-smi; of
+    all where it does not know the ids, as those of MIG; [] where there is none."""
+    ids = gpu_ids()
+    if not ids:
         return []
-    rows = (line.rsplit(",", 1) for line in answer.stdout.splitlines() if "," in line)
+    what = "name,compute_cap"
+    rows = (row.rsplit(",", 1) for row in _ask_nvidia_smi(what, ids) or _ask_nvidia_smi(what))
     return [(name.strip(), float(capability)) for name, capability in rows]
 
 
 def gpu_ids() -> list[str]:
-    """The GPUs this process may use, by id or UUID, honouring CUDA_VISIBLE_DEVICES."""
+    """The GPUs this process may use, by id or UUID, honouring CUDA_VISIBLE_DEVICES: as for CUDA,
+    what is no id, such as -1, hides all that follow."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [device.strip() for device in visible.split(",") if device.strip()]
-    command = ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"]
+    if visible is None:
+        return _ask_nvidia_smi("uuid")
+    return list(takewhile(_DEVICE.match, (device.strip() for device in visible.split(","))))
+
+
+def _ask_nvidia_smi(what: str, ids: list[str] | None = None) -> list[str]:
+    """Its line for each GPU of these ids, or for all; [] where it cannot be asked."""
+    command = ["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader"]
+    if ids:
+        command.append(f"--id={','.join(ids)}")
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
@@ -73,39 +88,69 @@ def leased_gpu(folder: Path, say: Callable[[str], None], wait: float = 1.0) -> I
     """One GPU for this process alone among all that lease from the same folder.
 
     Snakemake counts GPUs but names none, so two jobs would both take the first. The lease is a file
-    lock: it ends with the block, or with the process however that ends. Under Slurm the devices in
-    CUDA_VISIBLE_DEVICES are this job's own already and nothing is leased. Where all GPUs are taken,
-    it waits.
+    lock: it ends with the block, or with the process however that ends. Where all GPUs are taken,
+    it waits. Under Slurm an allocation's GPUs are its own, and may be called 0 in each, so leases
+    count within it.
 
     Args:
-        folder: holds the locks, one a GPU; the machine's own temporary folder, not a shared disk.
+        folder: holds the locks, one a GPU, for all users; the machine's own temporary folder, not a
+            shared disk.
         say: takes a line for the log.
         wait: seconds between two looks.
 
     Yields:
-        The GPU's id, which CUDA_VISIBLE_DEVICES now names; None where nothing is leased.
+        The GPU's id, which CUDA_VISIBLE_DEVICES now names; None where there is none.
+
+    Raises:
+        ScratchbookError: the locks cannot be made.
     """
     devices = gpu_ids()
-    if not devices or "SLURM_JOB_ID" in os.environ:
+    if not devices:
         yield None
         return
-    folder.mkdir(parents=True, exist_ok=True)
     told = False
-    while True:
-        for device in devices:
-            lock = FileLock(folder / f"gpu-{device}.lock")
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                continue
-            with lock:
-                os.environ["CUDA_VISIBLE_DEVICES"] = device
-                yield device
-            return
+    while (leased := _first_free(devices, folder)) is None:
         if not told:
             say(f"waiting for one of {len(devices)} GPUs to be free")
             told = True
         time.sleep(wait)
+    device, lock = leased
+    # Numbers are nvidia-smi's, not those of an order by speed.
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    os.environ["CUDA_VISIBLE_DEVICES"] = device
+    try:
+        yield device
+    finally:
+        lock.release()
+
+
+def _first_free(devices: list[str], folder: Path) -> tuple[str, FileLock] | None:
+    """The first GPU that nobody has, now locked."""
+    allocation = folder / os.environ.get("SLURM_JOB_ID", "")
+    try:
+        for each in dict.fromkeys([folder, allocation]):
+            _make_open_to_all(each)
+        for device in devices:
+            lock = FileLock(allocation / f"gpu-{device.replace('/', '-')}.lock", mode=0o666)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                continue
+            return device, lock
+    except OSError as error:
+        raise ScratchbookError(
+            f"no GPU can be leased: {error}; have the owner of {folder} remove it"
+        ) from error
+    return None
+
+
+def _make_open_to_all(folder: Path) -> None:
+    """Makes a folder for all users, whatever the umask; what is there already stays as it is."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        return
+    folder.chmod(0o1777)
 
 
 def _gpu_has_bf16() -> bool:
@@ -154,8 +199,50 @@ def keras_device(threads: int, gpu: bool, say: Callable[[str], None]) -> Iterato
         Whether the backend has a GPU.
     """
     folder = Path(tempfile.gettempdir()) / "scratchbook-gpus"
-    with leased_gpu(folder, say) if gpu else nullcontext():
-        yield prepare_keras(threads, gpu)
+    devices = gpu_ids() if gpu else []
+    backend = _backend_of_keras()
+    # A build for CPUs must not wait for a GPU.
+    with leased_gpu(folder, say) if devices and _is_for_cuda(backend) else nullcontext():
+        on_gpu = prepare_keras(threads, gpu)
+        if devices and not on_gpu:
+            say(
+                f"there is a GPU, but {backend} does not use it: it is a build for CPUs, or CUDA "
+                "is missing (docs/cluster.md has the commands for the other)"
+            )
+        yield on_gpu
+
+
+def _backend_of_keras() -> str:
+    """The backend that Keras will choose. Asking Keras would import it, and on torch it looks for
+    GPUs then, after which CUDA_VISIBLE_DEVICES counts no more."""
+    if named := os.environ.get("KERAS_BACKEND"):
+        return named
+    home = Path.home() if os.access(Path.home(), os.W_OK) else Path("/tmp")
+    folder = Path(os.environ.get("KERAS_HOME", home / ".keras")).expanduser()
+    try:
+        config = json.loads((folder / "keras.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        config = {}
+    return str(config.get("backend", "tensorflow"))
+
+
+def _is_for_cuda(backend: str) -> bool:
+    """Whether a backend is installed as a build for NVIDIA GPUs; found without looking for one."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if backend == "jax":
+        plugins = find_spec("jax_plugins")
+        paths = plugins.submodule_search_locations if plugins else []
+        return any("cuda" in module.name for module in iter_modules(paths))
+    with suppress(ImportError, ValueError), _as_if_missing(*_UNUSED):  # Keras's import tells why
+        if backend == "tensorflow":
+            import tensorflow as tf
+
+            return bool(tf.test.is_built_with_cuda())
+        if backend == "torch":
+            import torch
+
+            return bool(torch.backends.cuda.is_built())
+    return False
 
 
 def prepare_keras(threads: int, gpu: bool) -> bool:
@@ -177,7 +264,7 @@ def prepare_keras(threads: int, gpu: bool) -> bool:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
     try:
-        with _as_if_missing("sklearn", "pandas", "matplotlib"):
+        with _as_if_missing(*_UNUSED):
             import keras
     except (ImportError, ValueError) as error:
         raise ScratchbookError(
