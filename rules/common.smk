@@ -139,8 +139,14 @@ def write_partial_page():
 
 
 def remove_partial_page():
-    """The whole page has taken its place."""
-    PARTIAL.unlink(missing_ok=True)
+    """Where a whole page was made since, it has taken its place."""
+    page = Path(in_bucket(REPORT))
+    if (
+        page.exists()
+        and PARTIAL.exists()
+        and page.stat().st_mtime > PARTIAL.stat().st_mtime
+    ):
+        PARTIAL.unlink()
 
 
 def dataset_source(wildcards):

@@ -44,10 +44,19 @@ def test_a_diverging_run_leaves_the_others_and_a_page_that_says_so(tmp_path: Pat
     assert rows.loc["wide", "status"] == "failed: seed 0 was not trained (no run.json)"
     assert rows.loc["narrow", "test_accuracy"] > 0
 
+    # A success that makes no page, even beside an older one, leaves it.
+    (project / "report.html").touch()
+    os.utime(project / "report.html", (0, 0))
+    metrics = "results/halves/narrow/seed0/metrics.json"
+    answer = snakemake(project, "--forcerun", "evaluate_run", "--", metrics)
+    assert answer.returncode == 0, answer.stderr
+    assert "rule evaluate_run" in answer.stderr
+    assert (project / "report.partial.html").exists()
+
     (project / "config/notebooks/halves.yaml").write_text(NOTEBOOK)
     answer = snakemake(project)
     assert answer.returncode == 0, answer.stderr
-    assert (project / "report.html").exists()
+    assert (project / "report.html").stat().st_size > 10_000
     assert not (project / "report.partial.html").exists()
 
 
