@@ -5,7 +5,9 @@
 Each way is a process of its own (training_ways.py) that trains whole epochs, input and validation
 included, whenever it is its turn. One round is two epochs of each, of which the second counts, and
 of the rounds the median. The images are made: what a network learns from them makes no difference
-to its speed.
+to its speed. One thing it does: ours writes weights in epochs that are the best so far, which on
+noise is seldom the one that counts (docs/performance.md says how long they take). Photos are
+decoded by ours once, in the preparation, before any epoch.
 """
 
 from __future__ import annotations
