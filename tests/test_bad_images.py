@@ -512,7 +512,7 @@ def test_ctrl_c_leaves_no_file_and_keeps_the_old_one(things, monkeypatch):
 
 
 def test_a_huge_file_is_refused_before_it_fills_the_memory(things, monkeypatch):
-    monkeypatch.setattr("scratchbook.data.source._LARGEST_FILE", 1000)
+    monkeypatch.setattr("scratchbook.data.files._LARGEST_FILE", 1000)
     write(things / "things/cat/huge.png", image_bytes(50) + bytes(1000))
     assert "cat/huge.png" in refusal(spec(FOLDER), things)
 

@@ -20,10 +20,11 @@ import numpy as np
 
 from scratchbook.config.errors import ScratchbookError
 from scratchbook.data import division
+from scratchbook.data.files import READ_ERRORS, counted, listed
 from scratchbook.data.image import RESIZED, to_rgb
 from scratchbook.data.location import locate
 from scratchbook.data.prepared import SPLITS
-from scratchbook.data.source import READ_ERRORS, Source, counted, listed, open_source
+from scratchbook.data.source import Source, open_source
 
 _BLOCK_BYTES = 4 << 20  # of encoded or of prepared images, whichever is reached first
 _BLOCK_IMAGES = 64
