@@ -417,6 +417,9 @@ def test_runs_measured_on_different_images_are_refused_and_both_named(tmp_path: 
     message = r"train1/seed0 and train2/seed0 .*200 and 150 images"
     with pytest.raises(ScratchbookError, match=message):
         compare(page, tmp_path)
+    status = compare(page, tmp_path, partial=True).rows.set_index("experiment")["status"]
+    assert "train1/seed0 and train2/seed0 cannot be compared" in status["train2"]
+    assert (status.drop("train2") == "complete").all()
 
 
 def test_images_in_another_order_are_the_same_images(tree: Path) -> None:

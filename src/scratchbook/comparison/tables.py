@@ -127,12 +127,14 @@ def compare(
     resamples: int = RESAMPLES,
     seed: int = 0,
     level: float = LEVEL,
+    partial: bool = False,
 ) -> Comparison:
     """Compare every experiment of `page` with the runs found under results/{notebook}.
 
     All pairs up to 50 experiments, beyond that each against the baseline (the page's, or its
     first). A run that is missing or failed leaves a row that says so. Raises ScratchbookError,
-    naming both runs, where two runs were measured on different images.
+    naming both runs, where two runs were measured on different images; for a `partial` page such a
+    run counts as failed, since it may only wait to be run on the new data.
     """
     folder = Path(results) / page["name"]
     declared = [
@@ -140,7 +142,7 @@ def compare(
         for one in page["experiments"]
     ]
     metric = page.get("metric", "test_accuracy")
-    split, answers = _read_all(declared, metric)
+    split, answers = _read_all(declared, metric, partial)
     baseline = page.get("baseline") or (declared[0].name if declared else None)
     pairs = _pairs([x.name for x in declared], baseline, answers, split, resamples, seed, level)
 
@@ -161,7 +163,9 @@ def compare(
     return Comparison(rows, pairs, metric, split, baseline, typical)
 
 
-def _read_all(declared: list[Experiment], metric: str) -> tuple[str, dict[str, Answers]]:
+def _read_all(
+    declared: list[Experiment], metric: str, partial: bool
+) -> tuple[str, dict[str, Answers]]:
     """The split compared on, and every experiment's right and wrong answers on it."""
     prefix = metric.removesuffix("_accuracy")
     if prefix not in ("val", "test"):
@@ -180,7 +184,13 @@ def _read_all(declared: list[Experiment], metric: str) -> tuple[str, dict[str, A
                 experiment.trouble.append(f"seed {run.seed} {error}")
                 continue
             images = images or here
-            check_same(images, here)
+            try:
+                check_same(images, here)
+            except ScratchbookError as error:
+                if not partial:
+                    raise
+                experiment.trouble.append(str(error))
+                continue
             correct.append(right)
             kept.append(run)
         experiment.runs = kept

@@ -7,8 +7,8 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = "scratchbook"
-# config only checks, and what it decides reaches a job as a parameter; bucket carries copies.
-_LEFT_OUT = ("config", "bucket")
+# Nothing that a stage writes hangs on how errors are told, or on how its files are carried.
+_LEFT_OUT = {"config.errors", "bucket"}
 
 
 def code_of(script: Path, package: Path) -> list[Path]:
@@ -54,7 +54,7 @@ def _imports(file: Path, package: Path) -> frozenset[str]:
 def _files(name: str, package: Path) -> list[Path]:
     """The files that importing `scratchbook.{name}` runs: its packages' faces and itself."""
     parts = name.split(".")
-    if parts[0] in _LEFT_OUT:
+    if not _LEFT_OUT.isdisjoint({parts[0], ".".join(parts[:2])}):
         return []
     faces = [package.joinpath(*parts[:n], "__init__.py") for n in range(1, len(parts) + 1)]
     module = package.joinpath(*parts).with_suffix(".py")

@@ -38,7 +38,7 @@ def write_partial_page(
     for page in pages:
         folder = partial / page["name"]
         folder.mkdir(parents=True, exist_ok=True)
-        write_comparison(compare(page, results), folder)
+        write_comparison(compare(page, results, partial=True), folder)
         write_chapter(page, results, folder, tables=partial)
     write_page(
         pages,
