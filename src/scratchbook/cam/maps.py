@@ -78,7 +78,10 @@ def choose_layer(model: keras.Model, name: str | None = None) -> Layer:
         if len(step.shape) == 4 and not _changes_nothing(step.operation)
     ]
     if not candidates:
-        raise ScratchbookError("cam.layer: this network has no layer with a grid to explain")
+        raise ScratchbookError(
+            "cam: this network has no layer with a grid to explain; give it one, or write "
+            "`cam: null` in the notebook, which leaves Grad-CAM out"
+        )
     large = [step for step in candidates if min(_grid(step)) >= SMALLEST_CHOSEN_GRID]
     if large:
         return _layer(large[-1])
