@@ -25,7 +25,8 @@ SEED = 3
 def spec(first: dict[str, Any], **more: Any) -> dict[str, Any]:
     head = ["GlobalAveragePooling2D", {"Dense": {"units": 2, "activation": "softmax"}}]
     layers = [layer_object(entry) for entry in (first, *head)]
-    return {"dataset": "d", "augment": [], "layers": layers, **more}
+    images = {"validation": "validation", "train_samples": None}
+    return {"dataset": "d", "augment": [], "layers": layers, **images, **more}
 
 
 def trained(folder: Path, declared: dict[str, Any], seed: int) -> dict[str, Any]:

@@ -28,6 +28,7 @@ def spec(*entries: Any) -> dict[str, Any]:
     return {
         "dataset": "d", "augment": [], "layers": [layer_object(e) for e in (*entries, *HEAD)],
         "recorded_parameters": None, "recorded_trainable": None,
+        "validation": "validation", "train_samples": None,
     }  # fmt: skip
 
 
