@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import platform
 import resource
-import shutil
 import sys
 import tempfile
 import time
@@ -20,7 +19,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parent.parent
 sys.path.insert(0, str(REPOSITORY / "tests"))
 
-from result_trees import make_page, make_results  # noqa: E402 (found through the line above)
+from result_trees import copy_experiment, make_page, make_results  # noqa: E402 (found through the line above)
 from scratchbook.comparison import compare  # noqa: E402
 
 SEEDS = (0, 1, 2)
@@ -33,10 +32,9 @@ def make_tree(results: Path, experiments: int) -> dict:
     page = make_page(experiments=names, seeds=SEEDS)
     few = page | {"experiments": page["experiments"][:MADE]}
     make_results(results, few, counts={"train": 50, "validation": 50, "test": 10_000})
-    for i, name in enumerate(names[MADE:]):
-        for seed in SEEDS:
-            source = results / f"shapes/{names[i % MADE]}/seed{seed}"
-            shutil.copytree(source, results / f"shapes/{name}/seed{seed}", copy_function=os.link)
+    for i, one in enumerate(page["experiments"][MADE:]):
+        source = results / "shapes" / names[i % MADE]
+        copy_experiment(source, results / "shapes" / one["name"], one["spec"])
     return page
 
 

@@ -28,7 +28,7 @@ REPOSITORY = Path(__file__).parent.parent
 sys.path.insert(0, str(REPOSITORY / "tests"))
 
 from projects import make_project  # noqa: E402 (found through the line above)
-from result_trees import make_results  # noqa: E402
+from result_trees import copy_experiment, make_results  # noqa: E402
 from scratchbook.config.project import load_project  # noqa: E402
 
 EXPERIMENTS, SEEDS, MADE = 50, 2, 10
@@ -110,9 +110,9 @@ def make_files(folder: Path) -> None:
         ]
     }  # fmt: skip
     make_results(results, few, counts={"train": 50, "validation": 50, "test": 1000})
-    for i, experiment in enumerate(page["experiments"][MADE:]):
+    for i, experiment in enumerate(page["experiments"]):
         source = results / first / page["experiments"][i % MADE]["name"]
-        shutil.copytree(source, results / first / experiment["name"], copy_function=os.link)
+        copy_experiment(source, results / first / experiment["name"], experiment["spec"])
     for other in others:
         shutil.copytree(results / first, results / other, copy_function=os.link)
 

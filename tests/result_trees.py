@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +78,17 @@ def make_spec(
         "cam_epochs": [1, 3, 8],
     }
     return spec | changes
+
+
+def copy_experiment(source: Path, target: Path, spec: dict[str, Any]) -> None:
+    """An experiment's runs under another name, or where they are, as if trained by `spec`; large
+    files are linked."""
+    if target != source:
+        shutil.copytree(source, target, copy_function=os.link)
+    for file in target.glob("seed*/run.json"):
+        run = json.loads(file.read_text(encoding="utf-8"))
+        file.unlink()  # a link: writing through it would change the source
+        file.write_text(json.dumps(run | {"spec": spec}, indent=1), encoding="utf-8")
 
 
 def make_results(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
 import resource
 import shutil
 import time
@@ -21,7 +20,7 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from result_trees import make_page, make_results, make_spec
+from result_trees import copy_experiment, make_page, make_results, make_spec
 from scratchbook.comparison import (
     changes,
     compare,
@@ -447,9 +446,7 @@ def test_more_than_fifty_experiments_are_compared_with_the_baseline_only(tmp_pat
     page = make_page(experiments=names, seeds=(0,))
     for experiment in page["experiments"][2:]:
         folder = tmp_path / "shapes" / experiment["name"]
-        shutil.copytree(tmp_path / "shapes/t01", folder)
-        run = json.loads((folder / "seed0/run.json").read_text())
-        (folder / "seed0/run.json").write_text(json.dumps(run | {"spec": experiment["spec"]}))
+        copy_experiment(tmp_path / "shapes/t01", folder, experiment["spec"])
     pairs = compare(page, tmp_path, resamples=100).pairs
     assert len(pairs) == 51
     assert set(pairs["first"]) == {"t00"}
@@ -627,11 +624,10 @@ def test_very_many_experiments_are_compared_within_a_minute_and_two_gigabytes(
     page = make_page(experiments=names, seeds=seeds)
     few = page | {"experiments": page["experiments"][:10]}
     make_results(tmp_path, few, counts={"train": 50, "validation": 50, "test": 10_000})
-    for i, name in enumerate(names[10:]):
-        for seed in seeds:
-            source = tmp_path / f"shapes/{names[i % 10]}/seed{seed}"
-            target = tmp_path / f"shapes/{name}/seed{seed}"
-            shutil.copytree(source, target, copy_function=os.link)
+    for i, one in enumerate(page["experiments"][10:]):
+        copy_experiment(
+            tmp_path / "shapes" / names[i % 10], tmp_path / "shapes" / one["name"], one["spec"]
+        )
     start = time.perf_counter()
     found = compare(page, tmp_path)
     assert time.perf_counter() - start < 60

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Any
 import pytest
 
 from projects import NOTEBOOK, REPOSITORY, make_project, snakemake
-from result_trees import make_page, make_results
+from result_trees import copy_experiment, make_page, make_results
 from scratchbook.comparison import compare, write_comparison
 from scratchbook.config import project as project_module
 from scratchbook.config.project import Project, load_project
@@ -131,7 +129,8 @@ def test_the_page_takes_steps_in_proportion_to_the_experiments(tmp_path: Path) -
         few = page | {"experiments": page["experiments"][:2]}
         folder = make_results(results, few, counts={"train": 20, "validation": 20, "test": 40})
         for i in range(2, n):
-            shutil.copytree(folder / f"t{i % 2}", folder / f"t{i}", copy_function=os.link)
+            spec = page["experiments"][i]["spec"]
+            copy_experiment(folder / f"t{i % 2}", folder / f"t{i}", spec)
         write_comparison(compare(page, results, resamples=20), folder)
 
         def render(page: dict[str, Any] = page, results: Path = results) -> None:
@@ -139,6 +138,7 @@ def test_the_page_takes_steps_in_proportion_to_the_experiments(tmp_path: Path) -
             notebook_markdown(notebook, {})
             _chapter(notebook, results, results)
 
+        assert len(load_notebook(page, results).runs) == n
         counts.append(steps(render))
     assert counts[1] < 2.1 * counts[0]
 
