@@ -21,7 +21,7 @@ rule write_notebook:
         f"{BENCHMARKS}/{{notebook}}/notebook.tsv"
     conda:
         "../envs/report.yaml"
-    threads: 1
+    threads: 4
     resources:
         mem_mb=2000,
         runtime=30,

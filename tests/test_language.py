@@ -133,7 +133,7 @@ def chinese(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], P
     make_all(results, page, classes=("圆", "方", "三角"))
     make_cam(results / "shapes/train1/seed0")
     (results / "shapes/train2/seed1/run.json").unlink()
-    write_chapter(page, results, results / "shapes")
+    write_chapter(page, results, results / "shapes", processes=2)
     write_page(
         [page], results, TEMPLATES, results / "report.html", "snakemake", rules=RULES,
         config={"config/config.yaml": "language: zh"}, requirements="keras==3.15.1",

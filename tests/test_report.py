@@ -249,8 +249,8 @@ def test_the_embedded_data_are_the_compare_table(whole):
 def test_the_same_files_give_the_same_bytes(whole, tmp_path):
     page, results, _ = whole
     first, second = tmp_path / "one", tmp_path / "two"
-    for output in (first, second):
-        write_chapter(page, results, output)
+    for output, processes in ((first, 1), (second, 2)):
+        write_chapter(page, results, output, processes=processes)
     names = sorted(path.name for path in (first / "figures").iterdir())
     assert names == sorted(path.name for path in (second / "figures").iterdir())
     for path in [Path("notebook.md"), *(Path("figures") / name for name in names)]:

@@ -6,5 +6,9 @@ from scratchbook.console import job_log
 from scratchbook.report.chapter import write_chapter
 
 with job_log(snakemake.log[0], snakemake.wildcards.notebook):
-    results = Path(snakemake.params.results)
-    write_chapter(snakemake.params.page, results, Path(snakemake.output.notebook).parent)
+    write_chapter(
+        snakemake.params.page,
+        Path(snakemake.params.results),
+        Path(snakemake.output.notebook).parent,
+        processes=snakemake.threads,
+    )

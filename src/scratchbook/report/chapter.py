@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +31,12 @@ FOREST_ROWS = 60  # more do not fit a sheet of paper
 
 
 def write_chapter(
-    page: dict[str, Any], results: Path, output_dir: Path, *, tables: Path | None = None
+    page: dict[str, Any],
+    results: Path,
+    output_dir: Path,
+    *,
+    tables: Path | None = None,
+    processes: int = 1,
 ) -> None:
     """Writes `output_dir`/figures/*.svg and `output_dir`/notebook.md.
 
@@ -37,12 +45,14 @@ def write_chapter(
         results: the folder that holds {notebook}/ and data/.
         output_dir: results/{notebook}, or any other folder.
         tables: the folder of {notebook}/compare.csv; `results` unless given.
+        processes: how many draw experiments side by side; the files are the same.
     """
     with speaking(str(page.get("language", "en"))):
         notebook = load_notebook(page, results, tables)
         folder = Path(output_dir) / "figures"
         folder.mkdir(parents=True, exist_ok=True)
-        drawn = dict(draw_figures(notebook, Path(results) / "data" / f"{page['dataset']}.h5"))
+        data = Path(results) / "data" / f"{page['dataset']}.h5"
+        drawn = draw_figures(notebook, data, processes)
         for old in folder.glob("*.svg"):
             if old.stem not in drawn:
                 old.unlink()
@@ -52,7 +62,7 @@ def write_chapter(
         (Path(output_dir) / "notebook.md").write_text(text, encoding="utf-8")
 
 
-def draw_figures(notebook: Notebook, data: Path) -> dict[str, str]:
+def draw_figures(notebook: Notebook, data: Path, processes: int = 1) -> dict[str, str]:
     """Every figure of a notebook as SVG text by its name: `compare`, `{grid}.response`,
     `{experiment}-{figure}`."""
     drawn: dict[str, str] = {}
@@ -63,9 +73,16 @@ def draw_figures(notebook: Notebook, data: Path) -> dict[str, str]:
             _forest_choice(rows, notebook.page.get("baseline")), metric, notebook.page["baseline"]
         )
     drawn |= _responses(notebook)
-    for experiment in notebook.illustrated:
-        for name, svg in _experiment_figures(experiment, data).items():
-            drawn[f"{experiment.name}-{name}"] = svg
+    draw = partial(_experiment_figures, data=data)
+    processes = min(processes, len(notebook.illustrated))
+    if processes < 2:
+        figures_of = list(map(draw, notebook.illustrated))
+    else:
+        # Forked, a process has at once what is imported here and the language that is spoken.
+        with ProcessPoolExecutor(processes, multiprocessing.get_context("fork")) as pool:
+            figures_of = list(pool.map(draw, notebook.illustrated))
+    for experiment, named in zip(notebook.illustrated, figures_of, strict=True):
+        drawn |= {f"{experiment.name}-{name}": svg for name, svg in named.items()}
     return drawn
 
 

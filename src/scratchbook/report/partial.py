@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def write_partial_page(
         folder = partial / page["name"]
         folder.mkdir(parents=True, exist_ok=True)
         write_comparison(compare(page, results, partial=True), folder)
-        write_chapter(page, results, folder, tables=partial)
+        write_chapter(page, results, folder, tables=partial, processes=os.cpu_count() or 1)
     write_page(
         pages,
         results,
