@@ -15,6 +15,17 @@ HEAD = """
       - GlobalAveragePooling2D
       - Dense: {units: UNITS, activation: softmax, name: predictions}
 """
+FLAT = """
+    layers:
+      - Flatten
+      - Dense: {units: 3, activation: softmax, name: predictions}
+"""
+FOLDED = """
+    layers:
+      - Conv2D: {filters: 4, kernel_size: 3, name: conv}
+      - Flatten
+      - Dense: {units: 3, activation: softmax, name: predictions}
+"""
 
 
 def notebook(**experiments: str) -> str:
@@ -61,6 +72,29 @@ def test_backbones_that_cannot_be_cut_or_frozen_so_are_named_before_training(
     )
     assert f"{where}cut.layers[0]: Backbone 'mobilenet': output_layer: mobilenet has no" in cut
     assert "'conv_pw_99_relu'; did you mean" in cut
+
+
+@pytest.mark.parametrize(
+    ("cam", "experiments", "said"),
+    [
+        ("layer: convv", {"a": FOLDED, "b": FOLDED.replace("4", "5")},
+         "cam.layer: no layer 'convv'; did you mean 'conv'? (experiments.a)"),
+        ("layer: predictions", {"a": FOLDED}, "cam.layer: 'predictions' has no grid "
+         "(its output is (3,)); known: conv, rescale (experiments.a)"),
+        ("method: hirescam", {"a": FOLDED, "b": FLAT},
+         "cam: this network has no layer with a grid to explain; give it one, or write "
+         "`cam: null` in the notebook, which leaves Grad-CAM out (experiments.b)"),
+    ],
+    ids=["no such layer", "no grid in this layer", "no grid in any layer"],
+)  # fmt: skip
+def test_what_grad_cam_cannot_look_at_is_named_once_before_any_training(
+    tmp_path: Path, cam: str, experiments: dict[str, str], said: str
+) -> None:
+    page = notebook(**experiments).replace("experiments:", f"cam: {{{cam}}}\nexperiments:")
+    answer = scratchbook(project_with(tmp_path, page), "check")
+    assert answer.returncode == 1
+    lines = [line for line in answer.stderr.splitlines() if "cam" in line]
+    assert lines == [f"config/notebooks/halves.yaml: {said}"]
 
 
 @pytest.mark.long

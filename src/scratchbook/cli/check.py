@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from functools import partial
 
 from scratchbook.config.claims import settings_of, typed_numbers
 from scratchbook.config.errors import ScratchbookError
@@ -25,13 +26,16 @@ def run(given: argparse.Namespace) -> None:
     from scratchbook.hardware import prepare_keras
 
     prepare_keras(threads=1, gpu=False)
+    from scratchbook.cam.maps import choose_layer
     from scratchbook.models import check_networks
 
     mistakes = []
     for name, notebook in project.notebooks.items():
         specs = {experiment: project.spec(name, experiment) for experiment in notebook.experiments}
+        cam = project.cam(name)
+        suits = partial(choose_layer, name=cam["layer"]) if cam else None
         try:
-            networks = check_networks(specs, project.dataset(notebook.dataset)["size"])
+            networks = check_networks(specs, project.dataset(notebook.dataset)["size"], suits)
         except ScratchbookError as error:
             mistakes += [f"{CONFIG / 'notebooks' / name}.yaml: {e}" for e in str(error).split("\n")]
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +82,9 @@ def _described(weights: Weights) -> str:
 
 
 def survey_networks(
-    specs: dict[str, dict[str, Any]], size: tuple[int, int]
+    specs: dict[str, dict[str, Any]],
+    size: tuple[int, int],
+    suits: Callable[[keras.Model], object] | None = None,
 ) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """Builds each experiment's network, without pretrained weights, and counts it. Experiments
     that differ in how they train, as most of a grid do, share one.
@@ -90,16 +92,19 @@ def survey_networks(
     Args:
         specs: {experiment: resolved spec}.
         size: (height, width) of the images.
+        suits: what else is asked of each network; raises ScratchbookError where it does not suit.
 
     Returns:
         {experiment: {"id", "parameters", "layers"}} of those that can be built, and a line for each
-        that cannot, that is not of the recorded size, or whose warm start is of another network.
+        that cannot, that is not of the recorded size, or whose warm start is of another network;
+        and one for each way in which networks do not suit.
     """
     import keras
 
     networks, mistakes = {}, []
     weights: dict[str, list[Weights]] = {}
     built: dict[str, tuple[dict[str, Any], list[Weights]] | ScratchbookError] = {}
+    unsuited: dict[str, str] = {}  # {what does not suit: the first experiment it is wrong with}
     for name, spec in specs.items():
         drawn = json.dumps([spec["layers"], spec["augment"]])
         if drawn not in built:
@@ -115,6 +120,12 @@ def survey_networks(
                 built[drawn] = network, layer_weights(model)
             except ScratchbookError as error:
                 built[drawn] = error
+            else:
+                try:
+                    if suits is not None:
+                        suits(model)
+                except ScratchbookError as error:
+                    unsuited.setdefault(str(error), name)
         try:
             answer = built[drawn]
             if isinstance(answer, ScratchbookError):
@@ -123,6 +134,7 @@ def survey_networks(
             check_recorded(spec, networks[name]["parameters"])
         except ScratchbookError as error:
             mistakes.append(f"experiments.{name}.{error}")
+    mistakes += [f"{error} (experiments.{name})" for error, name in unsuited.items()]
     for name, spec in specs.items():
         source = spec.get("initial_weights", {}).get("experiment")
         if name in weights and source in weights:
@@ -134,14 +146,16 @@ def survey_networks(
 
 
 def check_networks(
-    specs: dict[str, dict[str, Any]], size: tuple[int, int]
+    specs: dict[str, dict[str, Any]],
+    size: tuple[int, int],
+    suits: Callable[[keras.Model], object] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """The networks of `survey_networks`.
+    """The networks of `survey_networks`, which says what the arguments are.
 
     Raises:
-        ScratchbookError: some cannot be built or are not of the recorded size; one line for each.
+        ScratchbookError: there are mistakes; it has their lines.
     """
-    networks, mistakes = survey_networks(specs, size)
+    networks, mistakes = survey_networks(specs, size, suits)
     if mistakes:
         raise ScratchbookError("\n".join(mistakes))
     return networks
