@@ -235,6 +235,38 @@ def test_the_compare_table_says_what_it_took_to_reach_an_accuracy(tmp_path):
     assert "never" in render(page, tmp_path)
 
 
+def test_machines_that_read_alike_are_told_once(tmp_path):
+    page = make_page()
+    make_data(tmp_path)
+    make_all(tmp_path, page)
+    record = tmp_path / "shapes/train1/seed0/run.json"
+    run = json.loads(record.read_text())
+    run["hardware"] |= {"threads": 7}
+    record.write_text(json.dumps(run))
+    assert render(page, tmp_path).count("<dt>Hardware</dt>") == 1
+    run["hardware"] |= {"gpus": ["NVIDIA H200"]}
+    record.write_text(json.dumps(run))
+    html = render(page, tmp_path)
+    assert html.count("<dt>Hardware</dt>") == 2
+    assert re.search("<dd[^>]*>NVIDIA H200, ", html)
+
+
+def test_a_notebook_that_records_nothing_has_no_column_of_recorded_figures(tmp_path):
+    page = make_page()
+    make_data(tmp_path)
+    make_all(tmp_path, page)
+    column = re.compile(r'<th scope="col"[^>]*>Recorded</th>')
+    assert column.search(render(page, tmp_path))
+    for experiment in page["experiments"]:
+        experiment["recorded"] = {}
+    write_comparison(compare(page, tmp_path, resamples=50), tmp_path / page["name"])
+    html = render(page, tmp_path)
+    assert not column.search(html)
+    head, *rows = re.findall(r"<tr>.*?</tr>", html[html.index("shapes:table") :], re.DOTALL)
+    widths = {len(re.findall("<t[hd]", row)) for row in (head, *rows[: len(page["experiments"])])}
+    assert len(widths) == 1
+
+
 def test_the_embedded_data_are_the_compare_table(whole):
     _, results, html = whole
     data = re.search(r'<script type="application/json"[^>]*>(.*?)</script>', html, re.DOTALL)

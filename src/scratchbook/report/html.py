@@ -271,11 +271,8 @@ def _facts(notebook: Notebook, data: dict[str, Any]) -> list[tuple[str, str]]:
             dirty = any(git.get("dirty") for git in gits)
             told = tr("{commits}, with uncommitted changes", commits=commits) if dirty else commits
             facts.append((tr("Commit"), told))
-        for hardware in _distinct([run.record["hardware"] for run in runs]):
-            parts = [*hardware.get("gpus", []), str(hardware.get("cpu", ""))]
-            if cores := hardware.get("cores"):
-                parts.append(tr_n("{n} core", "{n} cores", cores))
-            facts.append((tr("Hardware"), ", ".join(part for part in parts if part)))
+        machines = dict.fromkeys(_machine(run.record["hardware"]) for run in runs)
+        facts += [(tr("Hardware"), machine) for machine in machines]
         facts.append((tr("Computing time"), wording.duration(
             sum(run.record["wall_seconds"] for run in runs)
         )))  # fmt: skip
@@ -299,11 +296,12 @@ def _left_out(notebook: Notebook) -> list[str]:
     ]
 
 
-def _distinct(values: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    first: dict[str, dict[str, Any]] = {}
-    for value in values:
-        first.setdefault(json.dumps(value, sort_keys=True), value)
-    return list(first.values())
+def _machine(hardware: dict[str, Any]) -> str:
+    """`NVIDIA H200, AMD EPYC, 16 cores`"""
+    parts = [*hardware.get("gpus", []), str(hardware.get("cpu", ""))]
+    if cores := hardware.get("cores"):
+        parts.append(tr_n("{n} core", "{n} cores", cores))
+    return ", ".join(part for part in parts if part)
 
 
 def _figure(folder: Path, name: str, prefix: str) -> Markup | None:
