@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,3 +36,23 @@ def write_json(path: Path, values: Any) -> None:
     """Writes plain values as indented JSON, atomically. NaN is refused: it is no JSON."""
     text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_text(path, text)
+
+
+def try_room(path: Path, size: int) -> None:
+    """Takes `size` bytes beside `path` for a moment.
+
+    HDF5 crashes the process, without a word, where a disk fills up while it closes a file.
+
+    Raises:
+        OSError: they are not free.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".partial-{os.getpid()}-room")
+    try:
+        with partial.open("wb") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                shutil.copyfileobj(io.BytesIO(bytes(size)), file)
+    finally:
+        partial.unlink(missing_ok=True)

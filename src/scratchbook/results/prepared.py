@@ -9,15 +9,17 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from scratchbook.config.errors import ScratchbookError
+from .errors import usable
+from .records import SPLITS
 
-SPLITS = ("train", "validation", "test")  # a split is stored as its place here
+_ATTRIBUTES = ("dataset", "title", "source", "sha256", "class_names", "notes", "duplicates")
 
 
 class Prepared:
     """A prepared data set; `images` stays on disk and is read as it is used.
 
-    Raises ScratchbookError where the file is missing, cut short, or none of ours.
+    Raises:
+        MissingError, DamagedError: the file is not there, is cut short, or none of ours.
     """
 
     path: Path
@@ -30,43 +32,25 @@ class Prepared:
     duplicates: list[list[str]]  # [name_a, split_a, name_b, split_b]
     images: np.memmap  # uint8 [n, height, width, 3], read-only
     labels: np.ndarray  # int64 [n]
-    split: np.ndarray  # uint8 [n], as in SPLITS
+    split: np.ndarray  # uint8 [n]: a split is stored as its place in SPLITS
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        if not self.path.is_file():
-            raise ScratchbookError(f"{self.path}: there is no such prepared data set")
-        try:
-            with h5py.File(self.path, "r") as file:
-                images = file["images"]
-                offset, shape = images.id.get_offset(), images.shape
-                if offset is None or images.dtype != np.uint8 or len(shape) != 4:
-                    raise KeyError("`images` is not a contiguous uint8 [n, height, width, 3]")
-                self.labels = file["labels"][()]
-                self.split = file["split"][()]
-                attributes = {
-                    key: str(file.attrs[key])
-                    for key in (
-                        "dataset",
-                        "title",
-                        "source",
-                        "sha256",
-                        "class_names",
-                        "notes",
-                        "duplicates",
-                    )
-                }
-        except (OSError, KeyError) as error:
-            raise ScratchbookError(
-                f"{self.path}: not a whole prepared data set ({str(error).strip(chr(34))}). "
-                "Delete it; Snakemake makes it again."
-            ) from error
+        with usable(self.path), h5py.File(self.path, "r") as file:
+            images = file["images"]
+            offset, shape = images.id.get_offset(), images.shape
+            if offset is None or images.dtype != np.uint8 or len(shape) != 4:
+                raise ValueError("`images` is not a contiguous uint8 [n, height, width, 3]")
+            self.labels = file["labels"][()]
+            self.split = file["split"][()]
+            attributes = {key: str(file.attrs[key]) for key in _ATTRIBUTES}
         self.dataset, self.title = attributes["dataset"], attributes["title"]
         self.source, self.sha256 = attributes["source"], attributes["sha256"]
         self.class_names = json.loads(attributes["class_names"])
         self.notes = json.loads(attributes["notes"])
         self.duplicates = json.loads(attributes["duplicates"])
-        self.images = np.memmap(self.path, np.uint8, "r", offset, shape)
+        with usable(self.path):
+            self.images = np.memmap(self.path, np.uint8, "r", offset, shape)
 
     @cached_property
     def names(self) -> list[str]:
