@@ -1,5 +1,5 @@
-"""The figures of an experiment, each declared once: what it is, how it is read from a run, how seeds
-are put together, how it is shown. Tables, templates, key results and README walk this list."""
+"""The figures of an experiment, each declared once: how it is read from a run, how seeds are put
+together, how it is shown. Tables, templates, key results, Markdown and README walk this list."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from scratchbook.results.records import History, Metrics, RunRecord, SplitMetrics
 
 Table = Literal["page", "seeds", "notebook", "export"]
-"""`page` and `notebook` compare experiments in report.html and notebook.md, `seeds` is the page's of
-one experiment's runs, `export` compare.md and compare.tex."""
+"""`page` and `notebook` compare experiments in report.html and notebook.md; `seeds` is the page's
+table of one experiment's runs; `export` is compare.md and compare.tex."""
 TABLES: tuple[Table, ...] = ("page", "seeds", "notebook", "export")
 PREFIXES = {"train": "train", "val": "validation", "test": "test"}
 """How a figure's name begins that is measured on a split; `val_` is of the split on which the best
@@ -106,3 +106,162 @@ def shown(table: Table, *groups: str) -> list[tuple[Figure, Column]]:
 def fields(group: str) -> list[str]:
     """The columns of compare.csv that a group of figures has."""
     return [name for figure in FIGURES.values() if figure.group == group for name in figure.fields]
+
+
+# --- how the figures are read from a run ----------------------------------------------------------
+
+
+def _of_split(prefix: str, read: Callable[[SplitMetrics], float]) -> Callable[..., float | None]:
+    """Reads a figure of one split."""
+
+    def of(run: Measured) -> float | None:
+        split = run.split(prefix)
+        return None if split is None else read(split)
+
+    return of
+
+
+def _accuracy(split: SplitMetrics) -> float:
+    return split["accuracy"]["value"]
+
+
+def _log_loss(split: SplitMetrics) -> float:
+    return split["log_loss"]
+
+
+def _gap(run: Measured) -> float | None:
+    trained, validated = run.split("train"), run.split("val")
+    if trained is None or validated is None:
+        return None
+    return _accuracy(trained) - _accuracy(validated)
+
+
+def _multiply_adds(run: Measured) -> int | None:
+    found = [layer.get("multiply_adds") for layer in run.record["layers"]]
+    known = [number for number in found if number is not None]
+    return sum(known) if len(known) == len(found) else None
+
+
+def _training_flops(run: Measured) -> float | None:
+    """A multiply-add is two operations, and the way back costs twice the way forward (Amodei and
+    Hernandez, AI and Compute, 2018): six an image. Augmentation and evaluation are left out, and
+    frozen layers are counted like the others."""
+    multiply_adds = _multiply_adds(run)
+    if multiply_adds is None:
+        return None
+    return 6.0 * multiply_adds * run.record["data"]["counts"]["train"] * run.record["epochs"]
+
+
+def _reached_epoch(run: Measured) -> int | None:
+    if run.reach is None or run.history is None:
+        return None
+    reached = run.history["epoch"][run.history["val_accuracy"] >= run.reach]
+    return int(reached[0]) if len(reached) else None
+
+
+def _reached_flops(run: Measured) -> float | None:
+    epoch, flops = _reached_epoch(run), _training_flops(run)
+    if epoch is None or flops is None:
+        return None
+    return flops * epoch / run.record["epochs"]
+
+
+# --- the list -------------------------------------------------------------------------------------
+
+
+def _share(head: str, label: str, prefix: str, each: str) -> Figure:
+    """The accuracy on a split, under its heads in the tables of experiments and of seeds."""
+    columns: dict[Table, Column] = {
+        "page": Column(head, "percent"),
+        "seeds": Column(each, "percent"),
+        "notebook": Column(head.lower(), ".4f"),
+        "export": Column(head.lower(), ".1%"),
+    }
+    return Figure(
+        f"{prefix}_accuracy", label, _of_split(prefix, _accuracy), higher_is_better=True,
+        interval=True, group="accuracy", columns=columns,
+    )  # fmt: skip
+
+
+def _loss(label: str, prefix: str, columns: Mapping[Table, Column]) -> Figure:
+    return Figure(
+        f"{prefix}_loss", label, _of_split(prefix, _log_loss), unit="nats", each_seed=True,
+        higher_is_better=False, group="loss", columns=columns,
+    )  # fmt: skip
+
+
+FIGURES: dict[str, Figure] = {
+    figure.name: figure
+    for figure in (
+        Figure(
+            "parameters", mark("parameters"), lambda run: run.record["parameters"]["total"],
+            form=",.0f", seeds="first", group="size",
+            columns={
+                "page": Column(mark("Parameters"), "count"),
+                "notebook": Column(mark("parameters"), ",.0f"),
+                "export": Column("parameters", ",.0f"),
+            },
+        ),
+        Figure(
+            "trainable", mark("trainable parameters"),
+            lambda run: run.record["parameters"]["trainable"],
+            form=",.0f", seeds="first", group="size", columns={},
+        ),
+        Figure(
+            "best_epoch", mark("best epoch"), lambda run: run.record["best_epoch"],
+            form=",.0f", group="course",
+            columns={
+                "page": Column(mark("Best epoch"), "count"),
+                "notebook": Column(mark("best epoch"), ".4g"),
+                "export": Column("best epoch", ",.0f"),
+            },
+        ),
+        Figure(
+            "epochs", mark("epochs"), lambda run: run.record["epochs"],
+            form=",.0f", group="course", columns={},
+        ),
+        _share(mark("Train"), mark("train accuracy"), "train", mark("Train, %")),
+        _share(mark("Validation"), mark("val accuracy"), "val", mark("Validation, %")),
+        _share(mark("Test"), mark("test accuracy"), "test", mark("Test, %")),
+        Figure(
+            "gap", mark("train − validation accuracy"), _gap, higher_is_better=False, group="gap",
+            columns={"page": Column(mark("Gap"), "points")},
+        ),
+        _loss(mark("train loss"), "train", {}),
+        _loss(mark("val loss"), "val", {}),
+        _loss(mark("test loss"), "test", {"seeds": Column(mark("Test log loss"), ".3f")}),
+        Figure(
+            "seconds", mark("seconds of training"), lambda run: run.record["training_seconds"],
+            form=",.0f", unit="s", higher_is_better=False, group="cost",
+            columns={
+                "page": Column(mark("Time"), "duration"),
+                "seeds": Column(mark("Training"), "duration"),
+                "export": Column("seconds", ",.0f"),
+            },
+        ),
+        Figure(
+            "images_per_second", mark("images a second"),
+            lambda run: run.record["images_per_second"],
+            form=",.0f", unit="images/s", higher_is_better=True, group="cost",
+            columns={"seeds": Column(mark("Images/s"), "count")},
+        ),
+        Figure(
+            "multiply_adds", mark("multiply-adds an image"), _multiply_adds,
+            form=",.0f", higher_is_better=False, group="cost", columns={},
+        ),
+        Figure(
+            "training_flops", mark("operations of the training"), _training_flops,
+            unit="FLOP", higher_is_better=False, group="cost", columns={},
+        ),
+        Figure(
+            "reached_epoch", mark("first epoch of the accuracy to reach"), _reached_epoch,
+            form=",.0f", seeds="mean of all", higher_is_better=False, group="cost",
+            columns={"export": Column("reached in epoch", ".3g")},
+        ),
+        Figure(
+            "reached_flops", mark("operations until the accuracy to reach"), _reached_flops,
+            unit="FLOP", seeds="mean of all", higher_is_better=False, group="cost",
+            columns={"export": Column("reached after FLOP", ".2g")},
+        ),
+    )
+}  # fmt: skip

@@ -1,11 +1,11 @@
-"""What a project's declarations resolve to: plain values that can be hashed, written and handed to a
-job. Their types, and whether two specs are the same training."""
+"""What a project's declarations resolve to: the types of the plain values that can be hashed,
+written and handed to a job, and whether two specs are the same training."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired
 
-from typing_extensions import NotRequired, TypedDict  # which pydantic can check, before Python 3.12
+from typing_extensions import TypedDict  # which pydantic can check, before Python 3.12 too
 
 
 class KerasObject(TypedDict):

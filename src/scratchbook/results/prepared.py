@@ -56,7 +56,7 @@ class Prepared:
     def names(self) -> list[str]:
         """Each image's name in the source."""
         with h5py.File(self.path, "r") as file:
-            return file["names"].asstr()[()].tolist()
+            return [str(name) for name in file["names"].asstr()[()]]
 
     @property
     def counts(self) -> dict[str, int]:

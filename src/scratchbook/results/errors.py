@@ -1,0 +1,76 @@
+"""What can be wrong with a file of results: the errors that every reader raises, and who may pass
+them over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from scratchbook.config.errors import ScratchbookError
+
+from .paths import RunFiles
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_ABSENT = {  # what it means that a file is not there
+    "run.json": "was not trained",
+    "metrics.json": "was not evaluated",
+    "cam.h5": "has no Grad-CAM",
+    "drift.csv": "has no drift",
+}
+
+
+class ResultError(ScratchbookError):
+    """A file of results that cannot be used. `brief` is the same in a few words, without its place,
+    to follow the name of a run."""
+
+    def __init__(self, file: Path, brief: str, whole: str) -> None:
+        run = RunFiles(file.parent)
+        of_run = file.parent.name.startswith("seed")
+        who = f"{run.folder.parent.name} seed {run.folder.name[4:]} " if of_run else ""
+        super().__init__(f"{who}{whole}")
+        self.file, self.brief = file, brief
+
+
+class MissingError(ResultError):
+    """It is not there."""
+
+    def __init__(self, file: Path) -> None:
+        what = _ABSENT.get(file.name, "is not whole")
+        super().__init__(file, f"{what} (no {file.name})", f"{what}: there is no {file}")
+
+
+class DamagedError(ResultError):
+    """It is there, and holds something else than was written."""
+
+    def __init__(self, file: Path, why: object) -> None:
+        brief = f"has an unreadable {file.name} ({why})"
+        super().__init__(file, brief, f"has an unreadable {file}: {why}")
+
+
+class DivergedError(ScratchbookError):
+    """A net answers with NaN or infinity: its figures do not exist, which is a result too."""
+
+
+def readable(read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+    """What a reader reads; None where the file is missing or damaged."""
+    try:
+        return read(*args, **kwargs)
+    except ResultError:
+        return None
+
+
+@contextmanager
+def usable(file: Path) -> Iterator[None]:
+    """Whatever a reader of this file runs into, as one of the two errors."""
+    try:
+        yield
+    except ScratchbookError:
+        raise
+    except FileNotFoundError:
+        raise MissingError(file) from None
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        why = error.args[0] if isinstance(error, KeyError) and error.args else error
+        raise DamagedError(file, why) from None

@@ -1,0 +1,64 @@
+"""How far a run's job is, for whoever looks on: a small file that the job replaces as it goes."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Literal, TypedDict
+
+Stage = Literal["training", "evaluating", "mapping", "measuring drift"]
+
+
+class Progress(TypedDict, total=False):
+    """What a job has told so far; keys that its stage knows nothing of are absent."""
+
+    stage: Stage
+    state: Literal["running", "done", "failed", "interrupted"]
+    updated: float  # seconds since 1970
+    message: str  # why it failed
+    epoch: int  # the last one trained
+    epochs: int  # at most
+    done: int  # batches of the next epoch, of so many
+    total: int
+    figures: dict[str, float]  # of the last epoch, by history.csv's columns
+    images_per_second: float
+    seconds_left: float
+    epoch_seconds: float
+
+
+class ProgressFile:
+    """The file of one job. None for a path tells nobody, as does a disk that cannot be written on.
+
+    Args:
+        path: replaced as a whole, so that it can be read at any time.
+        stage: what the job does.
+    """
+
+    def __init__(self, path: Path | None, stage: Stage) -> None:
+        self._path = path
+        self._told = Progress(stage=stage)
+
+    def tell(self, told: Progress) -> None:
+        """Adds to what was told, or changes it."""
+        if self._path is None:
+            return
+        self._told |= told | Progress(updated=time.time())
+        partial = self._path.with_name(f".partial-{os.getpid()}-{self._path.name}")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            # Not synced: what a power cut leaves of it is passed over.
+            partial.write_text(json.dumps(self._told), encoding="utf-8")
+            partial.replace(self._path)
+        except OSError:
+            return
+
+
+def read_progress(path: Path) -> Progress | None:
+    """What was told last; None where nothing can be read."""
+    try:
+        told: Progress = json.loads(path.read_text(encoding="utf-8"))
+        return told if told["state"] and told["stage"] and told["updated"] > 0 else None
+    except (OSError, ValueError, LookupError, TypeError):
+        return None

@@ -1,0 +1,253 @@
+"""What the files of a run say: the types of run.json, history.csv, metrics.json, cam.h5."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, NotRequired
+
+import numpy as np
+from typing_extensions import TypedDict  # which pydantic can check, before Python 3.12 too
+
+from scratchbook.config.specs import Spec
+
+SPLITS = ("train", "validation", "test")
+
+# --- run.json -------------------------------------------------------------------------------------
+
+
+class Parameters(TypedDict):
+    """A network's weights, as Keras's `summary` counts them."""
+
+    total: int
+    trainable: int
+    non_trainable: int
+
+
+class LayerRow(TypedDict):
+    """One row of a network's layer table."""
+
+    name: str
+    class_name: str
+    output_shape: list[int | None]  # None for the batch
+    parameters: int
+    multiply_adds: NotRequired[int]  # of one image forward; the first runs did not record them
+    config: dict[str, Any]  # the arguments that were declared
+
+
+class Hardware(TypedDict):
+    """What a job ran on."""
+
+    cpu: str
+    cores: int | None
+    memory_gb: float | None
+    gpus: list[str]
+    threads: int
+    platform: str
+
+
+class Git(TypedDict):
+    """The commit of the code, and whether tracked files differed from it; None outside git."""
+
+    commit: str | None
+    dirty: bool | None
+
+
+class DataUsed(TypedDict):
+    """The prepared data that a run used."""
+
+    dataset: str
+    sha256: str  # of the source
+    counts: dict[str, int]  # images by split
+    class_names: list[str]
+
+
+class Checkpoint(TypedDict):
+    """A file of weights in checkpoints/."""
+
+    epoch: int
+    file: str
+    kept_for: list[str]  # best, last, cam, warm start
+
+
+class WeightHashes(TypedDict):
+    """sha256 over the arrays."""
+
+    best: str
+    final: str
+
+
+class RunRecord(TypedDict):
+    """run.json: all that is known of how a run was made."""
+
+    notebook: str
+    experiment: str
+    seed: int
+    id: str
+    spec: Spec
+    parameters: Parameters
+    layers: list[LayerRow]
+    best_epoch: int
+    epochs: int
+    monitor: str
+    validation: str
+    precision: str
+    backend: str
+    hardware: Hardware
+    packages: dict[str, str]
+    python: str
+    git: Git
+    data: DataUsed
+    started: str  # ISO 8601
+    wall_seconds: float
+    training_seconds: float
+    images_per_second: float
+    weights_sha256: WeightHashes
+    checkpoints: list[Checkpoint]
+
+
+# --- history.csv ----------------------------------------------------------------------------------
+
+
+class Epoch(TypedDict):
+    """A row of history.csv, in the order of its columns."""
+
+    epoch: int
+    loss: float
+    accuracy: float
+    val_loss: float
+    val_accuracy: float
+    learning_rate: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class History:
+    """history.csv by column, float64 (epochs,) each; a cell that is empty or no number is NaN."""
+
+    columns: dict[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.columns["epoch"])
+
+    def __getitem__(self, column: str) -> np.ndarray:
+        return self.columns[column]
+
+    def at(self, epoch: int | None) -> dict[str, float] | None:
+        """The row of an epoch, if the run came so far."""
+        for row in np.flatnonzero(self["epoch"] == epoch):
+            return {name: float(values[row]) for name, values in self.columns.items()}
+        return None
+
+
+# --- metrics.json ---------------------------------------------------------------------------------
+
+
+class Proportion(TypedDict):
+    """A share of images with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class ReliabilityBin(TypedDict):
+    """The images whose answer was given with a probability between two edges."""
+
+    lower: float
+    upper: float
+    n: int
+    confidence: float | None
+    accuracy: float | None
+
+
+class ClassMetrics(TypedDict):
+    """One class's figures."""
+
+    name: str
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+Majority = TypedDict("Majority", {"class": str, "accuracy": float})
+"""The largest class and its share of the images."""
+
+
+class SplitMetrics(TypedDict):
+    """One split's figures at the best epoch."""
+
+    n: int
+    accuracy: Proportion
+    top5: Proportion | None
+    macro_f1: float
+    log_loss: float
+    brier: float
+    ece: float
+    reliability: list[ReliabilityBin]
+    auroc: float | None
+    average_precision: float | None
+    undefined: dict[str, str]  # figure: why there is none
+    confusion: list[list[int]]  # rows are labels, columns answers
+    per_class: list[ClassMetrics]
+    majority: Majority
+    chance: float
+    prior_entropy: float
+
+
+class BriefMetrics(TypedDict):
+    """One split's figures at the last epoch."""
+
+    accuracy: float
+    log_loss: float
+
+
+class LastMetrics(TypedDict):
+    """The last epoch beside the best one."""
+
+    epoch: int
+    splits: dict[str, BriefMetrics]
+    trouble: NotRequired[list[str]]
+
+
+class Metrics(TypedDict):
+    """metrics.json: what was measured of a run's predictions."""
+
+    epoch: int
+    validation: str  # the split that the epoch was chosen on
+    class_names: list[str]
+    splits: dict[str, SplitMetrics]
+    trouble: NotRequired[list[str]]  # a sentence for each split that has no figures
+    last: LastMetrics
+
+
+# --- predictions.h5 and cam.h5 --------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SplitPredictions:
+    """What a net said about one split at one epoch."""
+
+    logits: np.ndarray  # float64 (n, classes)
+    labels: np.ndarray  # int64 (n,)
+    index: np.ndarray  # int64 (n,): rows of the prepared data
+
+
+@dataclass(frozen=True)
+class CamMaps:
+    """cam.h5: Grad-CAM of some images through the epochs."""
+
+    maps: np.ndarray  # float32 (epoch, image, h, w), signed and unscaled
+    epochs: np.ndarray  # int64 (epoch,); 0 is before training
+    images: np.ndarray  # int64 (image,): rows of the prepared data
+    labels: np.ndarray  # int64 (image,): the classes explained
+    probability: np.ndarray  # float (epoch, image, class)
+    names: list[str]  # (image,)
+    random_head: np.ndarray | None  # float32 (epoch, image, h, w): under a head of fresh weights
+    layer: str
+    method: Literal["gradcam", "hirescam"]
+    target: Literal["label", "predicted"]
+    grid: tuple[int, int]
+    input_size: tuple[int, int]
+    class_names: list[str]
+    flags: list[str]
