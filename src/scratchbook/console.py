@@ -1,4 +1,5 @@
-"""What a job says: everything into its log, and the lines a person wants on the terminal too."""
+"""What a job says: everything into its log, the lines a person wants on the terminal too, and how
+far it is into its progress file."""
 
 from __future__ import annotations
 
@@ -8,21 +9,28 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from pathlib import Path
+from typing import TextIO, Unpack
 
 from scratchbook.config.errors import ScratchbookError
+from scratchbook.results.progress import Progress, ProgressFile, Stage
 
 _BAR_WIDTH = 30
 _BAR_SECONDS = 0.2
 _LINE_SECONDS = 30.0
+_TOLD_SECONDS = 1.0
 
 
 class Console:
     """The job's voice on the terminal: lines under the job's name, and a bar on a real terminal."""
 
-    def __init__(self, terminal: TextIO, name: str) -> None:
-        self._terminal, self._name = terminal, name
-        self._told = time.monotonic()
+    def __init__(self, terminal: TextIO, name: str, file: ProgressFile) -> None:
+        self._terminal, self._name, self._file = terminal, name, file
+        self._shown = self._told = time.monotonic()
+
+    def tell(self, **told: Unpack[Progress]) -> None:
+        """Puts how far the job is into its progress file."""
+        self._file.tell(Progress(**told))
 
     def say(self, line: str) -> None:
         """A line for the log and the terminal."""
@@ -36,9 +44,12 @@ class Console:
         where the step takes long."""
         watched = self._terminal.isatty()
         now = time.monotonic()
-        if done < total and now - self._told < (_BAR_SECONDS if watched else _LINE_SECONDS):
+        if now - self._told >= _TOLD_SECONDS:
+            self._told = now
+            self.tell(done=done, total=total)
+        if done < total and now - self._shown < (_BAR_SECONDS if watched else _LINE_SECONDS):
             return
-        self._told = now
+        self._shown = now
         if watched:
             filled = "█" * (_BAR_WIDTH * done // total)
             self._terminal.write(f"\r\033[K{self._name}: {filled:<{_BAR_WIDTH}} {done}/{total}")
@@ -48,7 +59,9 @@ class Console:
 
 
 @contextmanager
-def job_log(path: str, name: str) -> Iterator[Console]:
+def job_log(
+    path: str, name: str, stage: Stage = "preparing", progress: str | None = None
+) -> Iterator[Console]:
     """Sends all output of this process to a log file, except what the console says.
 
     Libraries that print from C++ are caught too. A ScratchbookError ends the process with exit
@@ -58,6 +71,8 @@ def job_log(path: str, name: str) -> Iterator[Console]:
     Args:
         path: the log file.
         name: what to call the job on the terminal.
+        stage: what it does, for its progress file.
+        progress: that file; none unless given.
     """
     terminal = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace")
     log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
@@ -65,16 +80,23 @@ def job_log(path: str, name: str) -> Iterator[Console]:
     sys.stderr.flush()
     os.dup2(log, 1)
     os.dup2(log, 2)
-    console = Console(terminal, name)
+    file = ProgressFile(Path(progress) if progress else None, stage)
+    console = Console(terminal, name, file)
+    console.tell(state="running")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield console
+        console.tell(state="done")
     except KeyboardInterrupt:
+        console.tell(state="interrupted")
         console.say("interrupted; start Snakemake again to go on")
         sys.exit(130)
     except ScratchbookError as error:
+        console.tell(state="failed", message=str(error))
         console.say(f"error: {error}")
         sys.exit(1)
     except Exception as error:
-        console.say(f"error: {type(error).__name__}: {error} (traceback in {path})")
+        told = f"{type(error).__name__}: {error} (traceback in {path})"
+        console.tell(state="failed", message=told)
+        console.say(f"error: {told}")
         raise

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Literal, TypedDict
 
-Stage = Literal["training", "evaluating", "mapping", "measuring drift"]
+Stage = Literal["preparing", "training", "evaluating", "mapping", "measuring drift"]
 
 
 class Progress(TypedDict, total=False):

@@ -10,7 +10,7 @@ import csv
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,11 +18,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import h5py
 import numpy as np
 
-from scratchbook.config.errors import ScratchbookError
-
 from .errors import DivergedError, usable
 from .paths import RunFiles
-from .records import CamMaps, Epoch, History, Metrics, RunRecord, SplitPredictions
+from .records import SPLITS, CamMaps, Epoch, History, Metrics, RunRecord, SplitPredictions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,52 +56,52 @@ class Predictions:
     """An open predictions.h5: what a run's net says of every split, at its best epoch and its last
     (`best`, `last`)."""
 
-    def __init__(self, file: h5py.File) -> None:
-        self._file = file
+    def __init__(self, path: Path, file: h5py.File) -> None:
+        self._path, self._file = path, file
         self.class_names = [str(name) for name in json.loads(file.attrs["class_names"])]
         self.validation = str(file.attrs.get("validation", "validation"))
 
     def epoch(self, when: str) -> int:
-        return int(self._group(when).attrs["epoch"])
+        with usable(self._path):
+            return int(self._group(when).attrs["epoch"])
 
     def splits(self, when: str) -> list[str]:
-        return list(self._group(when))
+        """Those that there are, in the order of SPLITS."""
+        with usable(self._path):
+            return [split for split in SPLITS if split in self._group(when)]
 
     def read(self, when: str, split: str) -> SplitPredictions:
         """One split, checked.
 
         Raises:
             DivergedError: its logits are not finite.
-            ScratchbookError: it holds no image, or arrays that do not fit each other.
+            DamagedError: it is missing, holds no image, or arrays that do not fit each other.
         """
-        what = f"{when}/{split}"
-        where = f"{self._file.filename}: {what}"
-        if split not in (group := self._group(when)):
-            raise KeyError(f"no {what}")
-        logits = np.asarray(group[f"{split}/logits"], dtype=np.float64)  # (n, classes)
-        labels = np.asarray(group[f"{split}/labels"], dtype=np.int64)  # (n,)
-        index = np.asarray(group[f"{split}/index"], dtype=np.int64)  # (n,)
-        classes = len(self.class_names)
-        if len(labels) == 0:
-            raise ScratchbookError(f"{where} holds no image: a figure needs one image at least")
-        if logits.shape != (len(labels), classes) or len(index) != len(labels):
-            raise ScratchbookError(
-                f"{where} does not fit together: logits {logits.shape}, labels {labels.shape}, "
-                f"index {index.shape}, {classes} class names; train the run again"
-            )
-        unusable = ~np.isfinite(logits).all(axis=1)
-        if unusable.any():
-            raise DivergedError(
-                f"{what}: the logits of {unusable.sum()} of {len(labels)} images are NaN or "
-                f"infinite (first: image {index[unusable][0]}); the run diverged, try a lower "
-                "learning rate"
-            )
-        if labels.min() < 0 or labels.max() >= classes:
-            raise ScratchbookError(
-                f"{where}: label {labels.min() if labels.min() < 0 else labels.max()} has no class "
-                f"name, {classes} are named"
-            )
-        return SplitPredictions(logits, labels, index)
+        what, classes = f"{when}/{split}", len(self.class_names)
+        with usable(self._path):
+            if split not in (group := self._group(when)):
+                raise ValueError(f"no {what}")
+            logits = np.asarray(group[f"{split}/logits"], dtype=np.float64)  # (n, classes)
+            labels = np.asarray(group[f"{split}/labels"], dtype=np.int64)  # (n,)
+            index = np.asarray(group[f"{split}/index"], dtype=np.int64)  # (n,)
+            if len(labels) == 0:
+                raise ValueError(f"{what} holds no image: a figure needs one image at least")
+            if logits.shape != (len(labels), classes) or len(index) != len(labels):
+                raise ValueError(
+                    f"{what} does not fit together: logits {logits.shape}, labels {labels.shape}, "
+                    f"index {index.shape}, {classes} class names"
+                )
+            unusable = ~np.isfinite(logits).all(axis=1)
+            if unusable.any():
+                raise DivergedError(
+                    f"{what}: the logits of {unusable.sum()} of {len(labels)} images are NaN or "
+                    f"infinite (first: image {index[unusable][0]}); the run diverged, try a lower "
+                    "learning rate"
+                )
+            if labels.min() < 0 or labels.max() >= classes:
+                wrong = labels.min() if labels.min() < 0 else labels.max()
+                raise ValueError(f"{what}: label {wrong} has no class name, {classes} are named")
+            return SplitPredictions(logits, labels, index)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """{`best/test/logits`: its values} of all there is."""
@@ -113,20 +111,23 @@ class Predictions:
             if isinstance(item, h5py.Dataset):
                 found[name] = np.asarray(item[()])
 
-        self._file.visititems(collect)
+        with usable(self._path):
+            self._file.visititems(collect)
         return found
 
     def _group(self, when: str) -> h5py.Group:
         if when not in self._file:
-            raise KeyError(f"no group {when!r}, found {sorted(self._file)}")
+            raise ValueError(f"no group {when!r}, found {sorted(self._file)}")
         return self._file[when]
 
 
 @contextmanager
 def open_predictions(file: Path) -> Iterator[Predictions]:
     """A run's predictions.h5, for as long as the `with` block lasts."""
-    with usable(file), h5py.File(file, "r") as opened:
-        yield Predictions(opened)
+    with ExitStack() as stack:
+        with usable(file):
+            predictions = Predictions(file, stack.enter_context(h5py.File(file, "r")))
+        yield predictions
 
 
 def read_cam(run: RunFiles) -> CamMaps:
