@@ -103,6 +103,12 @@ def test_an_archive_where_a_folder_was_meant_is_said(tmp_path):
     assert "use `kind: archive`" in refusal(spec(FOLDER), tmp_path)
 
 
+def test_a_folder_where_an_archive_was_meant_is_said(tmp_path):
+    (tmp_path / "things.zip").mkdir()
+    message = refusal(spec(ARCHIVE), tmp_path)
+    assert "things.zip is a folder, not a file (use `kind: folder`)" in message
+
+
 def test_a_package_that_is_not_installed_is_named(tmp_path):
     source = {
         "kind": "bundled",

@@ -12,6 +12,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args, get_type_hints
 
 import h5py
 import numpy as np
@@ -22,13 +23,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 
+from scratchbook.config import datasets, specs
 from scratchbook.config.datasets import Dataset, Datasets
 from scratchbook.config.errors import ScratchbookError
 from scratchbook.data import division
 from scratchbook.data.image import to_rgb
-from scratchbook.data.location import fingerprint
+from scratchbook.data.location import KINDS, fingerprint
 from scratchbook.data.prepare import prepare
-from scratchbook.data.prepared import SPLITS, Prepared
+from scratchbook.results.prepared import SPLITS, Prepared
+from scratchbook.data.source import OPENED
 
 ROOT = Path(__file__).parents[1]
 
@@ -143,8 +146,8 @@ def test_repeated_images_are_trained_on_and_the_shares_stay_exact(seed):
     labels = np.repeat([0, 1], 20)
     pixels = [f"{i} {max(j - 5, 0)}" for i in range(2) for j in range(20)]  # one of them six times
     twins = division.first_twins([each.encode() for each in pixels])
-    fractions = {"validation": 0.1, "test": 0.2}
-    split = division.divide(labels, None, twins, fractions, seed, ["a", "b"])
+    shares: specs.SplitShares = {"validation": 0.1, "test": 0.2, "seed": seed}
+    split = division.divide(labels, None, twins, shares, ["a", "b"])
     assert np.bincount(split).tolist() == [28, 4, 8]
     assert np.all(split[[0, 20]] == SPLITS.index("train"))
 
@@ -202,8 +205,8 @@ def test_any_division_keeps_twins_together_and_every_class_everywhere(
     rows += [(label, f"{label} x{pixels}") for label, pixels in images]
     labels = np.array([row[0] for row in rows])
     twins = division.first_twins([row[1].encode() for row in rows])
-    fractions = {"validation": validation, "test": test}
-    split = division.divide(labels, None, twins, fractions, seed, list("abcd"))
+    shares: specs.SplitShares = {"validation": validation, "test": test, "seed": seed}
+    split = division.divide(labels, None, twins, shares, list("abcd"))
     assert np.array_equal(split, split[twins])
     assert division.twins_across(twins, split) == []
     assert all(set(labels[split == code]) == {0, 1, 2, 3} for code in range(3))
@@ -571,6 +574,25 @@ def test_the_data_sets_that_come_with_the_project_are_valid():
     names = sets["cifar100"].sources[-1].class_names
     assert len(names) == 100
     assert names == sorted(names)
+
+
+def test_every_kind_of_source_can_be_declared_found_and_opened():
+    models = get_args(get_args(datasets.Source)[0])
+    declared = {get_args(model.model_fields["kind"].annotation)[0] for model in models}
+    typed = {get_args(get_type_hints(kind)["kind"])[0] for kind in get_args(specs.Source)}
+    assert declared == typed == KINDS.keys() == OPENED.keys()
+
+
+def test_the_types_of_a_declaration_have_the_keys_that_the_config_hands_on():
+    sources = [(getattr(datasets, kind.__name__), kind) for kind in get_args(specs.Source)]
+    for model, declared in [
+        (datasets.Dataset, specs.DatasetSpec),
+        (datasets.Resize, specs.Resize),
+        (datasets.Split, specs.SplitShares),
+        (datasets.Hdf5Pair, specs.Hdf5Pair),
+        *sources,
+    ]:
+        assert model.model_fields.keys() == declared.__annotations__.keys()
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,7 @@ class _Source(TypedDict):
 
 
 class _ClassFolders(_Source):
+    path: str
     splits: dict[str, str] | None  # the folder of each split
 
 
@@ -166,14 +167,12 @@ class FolderSource(_ClassFolders):
     """A folder with one folder of images a class."""
 
     kind: Literal["folder"]
-    path: str
 
 
 class ArchiveSource(_ClassFolders):
     """A zip or tar with one folder of images a class."""
 
     kind: Literal["archive"]
-    path: str
 
 
 class CsvSource(_Source):
@@ -183,7 +182,7 @@ class CsvSource(_Source):
     path: str
     labels: str  # the table inside `path`
     image: str  # where a row's image lies, e.g. `train/{id}.jpg`
-    label: str  # columns
+    label: str  # the columns of class and split
     split: str | None
     class_names: dict[str, str] | None
 

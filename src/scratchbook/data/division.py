@@ -5,18 +5,22 @@ All of it is drawn class by class, so that every class is in every split in its 
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 from scratchbook.config.errors import ScratchbookError
-from scratchbook.data.prepared import SPLITS
+from scratchbook.config.specs import SplitShares
+from scratchbook.results.prepared import SPLITS
 
 TRAIN = SPLITS.index("train")
 
 
-def missing_splits(splits: np.ndarray | None) -> list[str]:
+def missing_splits(splits: np.ndarray | None) -> list[Literal["validation", "test"]]:
     """The splits that the source does not come with and that must be carved out of its images."""
     given = set() if splits is None else {SPLITS[code] for code in np.unique(splits)}
-    return [name for name in SPLITS[1:] if name not in given]
+    shared: tuple[Literal["validation"], Literal["test"]] = ("validation", "test")
+    return [name for name in shared if name not in given]
 
 
 def check(labels: np.ndarray, splits: np.ndarray | None, class_names: list[str]) -> None:
@@ -75,8 +79,7 @@ def divide(
     labels: np.ndarray,
     splits: np.ndarray | None,
     twins: np.ndarray,
-    fractions: dict[str, float],
-    seed: int,
+    shares: SplitShares,
     class_names: list[str],
 ) -> np.ndarray:
     """The split of each image, uint8 [n]: the source's own, completed by the ones it lacks.
@@ -95,11 +98,11 @@ def divide(
     for label, name in enumerate(class_names):
         mine = np.flatnonzero(labels[pool[first]] == label)
         _enough(name, len(mine), ["train", *carved], "different ")
-        order = np.random.default_rng([seed, label]).permutation(mine)
+        order = np.random.default_rng([shares["seed"], label]).permutation(mine)
         order = order[np.argsort(sizes[order], kind="stable")]
         total = sizes[mine].sum()
         for left, part in enumerate(carved):
-            wanted = max(1, round(fractions[part] * total))
+            wanted = max(1, round(shares[part] * total))
             take = int(np.searchsorted(np.cumsum(sizes[order]), wanted)) + 1
             take = min(take, len(order) - (len(carved) - left))  # one group for each part to come
             chosen[order[:take]] = SPLITS.index(part)
@@ -133,7 +136,8 @@ def _apportion(sizes: np.ndarray, count: int, least: np.ndarray) -> np.ndarray:
     share = np.floor(exact).astype(np.int64)
     spare = min(count, sizes.sum()) - share.sum()
     share[np.argsort(share - exact, kind="stable")[:spare]] += 1
-    return np.minimum(np.maximum(share, least), sizes)
+    bounded: np.ndarray = np.minimum(np.maximum(share, least), sizes)
+    return bounded
 
 
 def _enough(name: str, count: int, parts: list[str], kind: str) -> None:

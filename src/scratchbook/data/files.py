@@ -96,9 +96,8 @@ def _folder(path: Path) -> Files:
     def sha256() -> str:
         whole = hashlib.sha256()
         for name in sizes:
-            with (path / name).open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            whole.update(f"{digest}  {name}\n".encode("utf-8", "surrogateescape"))
+            line = f"{sha256_file(path / name)}  {name}\n"
+            whole.update(line.encode("utf-8", "surrogateescape"))
         return whole.hexdigest()
 
     return Files(path, sizes, folders, lambda name: (path / name).read_bytes(), sha256)

@@ -9,12 +9,15 @@ import hashlib
 import importlib.util
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from scratchbook.config.errors import ScratchbookError
+
+if TYPE_CHECKING:
+    from scratchbook.config import specs
 
 _MIB = 1 << 20
 
@@ -24,11 +27,11 @@ class Located:
     """The source that is used: its place in `sources`, its spec, and its files by role."""
 
     index: int
-    source: dict[str, Any]
+    source: specs.Source
     paths: dict[str, Path]
 
 
-def fingerprint(spec: dict[str, Any], data_dir: Path) -> dict[str, Any]:
+def fingerprint(spec: specs.DatasetSpec, data_dir: Path) -> dict[str, object]:
     """A cheap JSON-able description of the source in use; another one means: prepare again.
 
     It knows nothing of times and places, so `touch`, a copy or another `data_dir` leave it as it
@@ -39,25 +42,25 @@ def fingerprint(spec: dict[str, Any], data_dir: Path) -> dict[str, Any]:
     Raises ScratchbookError where none of the sources is there.
     """
     found = locate(spec, data_dir)
-    marks: dict[str, Any] = {}
-    for role, path in found.paths.items():
-        marks[role] = _folder_mark(path) if path.is_dir() else _file_mark(path)
-        if path.is_dir() and found.source["kind"] == "csv":
-            table = path / found.source["labels"]
-            if table.is_file():
-                marks["labels"] = hashlib.sha256(table.read_bytes()).hexdigest()
-    return {"source": found.index, "kind": found.source["kind"], "files": marks}
+    kind = found.source["kind"]
+    marks = {
+        role: _folder_mark(path) if path.is_dir() else _file_mark(path)
+        for role, path in found.paths.items()
+    }
+    marks |= KINDS[kind].marks(found.source, found.paths)
+    return {"source": found.index, "kind": kind, "files": marks}
 
 
-def locate(spec: dict[str, Any], data_dir: Path) -> Located:
+def locate(spec: specs.DatasetSpec, data_dir: Path) -> Located:
     """The first source whose files are all there.
 
     Raises ScratchbookError with a line for each source that was tried, where none is.
     """
     tried = []
     for index, source in enumerate(spec["sources"]):
-        paths = _paths(source, Path(data_dir).expanduser())
-        wrong = [reason for path in paths.values() if (reason := _wrong(source["kind"], path))]
+        kind = KINDS[source["kind"]]
+        paths = kind.paths(source, Path(data_dir).expanduser())
+        wrong = [reason for path in paths.values() if (reason := kind.wrong(path))]
         if not wrong:
             return Located(index, source, paths)
         hint = f" (get it: {source['download']})" if source["download"] else ""
@@ -88,35 +91,6 @@ def walk(folder: Path) -> Iterator[os.DirEntry[str]]:
     return below(str(folder))
 
 
-def _paths(source: dict[str, Any], data_dir: Path) -> dict[str, Path]:
-    """The files of a source by role; a path in the spec that is absolute stays so."""
-    if source["kind"] == "keras":
-        return {}
-    if source["kind"] == "bundled":
-        package = importlib.util.find_spec(source["package"])  # finds it without importing it
-        places = package.submodule_search_locations if package else None
-        return {"path": Path(next(iter(places or [source["package"]]))) / source["file"]}
-    if source["kind"] == "hdf5":
-        return {
-            f"{split} {part}": data_dir / pair[part]
-            for split, pair in source["splits"].items()
-            for part in ("images", "labels")
-        }
-    return {"path": data_dir / source["path"]}
-
-
-def _wrong(kind: str, path: Path) -> str | None:
-    """Why a path is no use to a source of this kind; None where it is."""
-    if not path.exists():
-        return f"nothing at {path.absolute()}"
-    if kind == "folder" and not path.is_dir():
-        return f"{path.absolute()} is a file, not a folder (for a zip or tar use `kind: archive`)"
-    if kind in ("archive", "hdf5", "bundled") and path.is_dir():
-        more = " (use `kind: folder`)" if kind == "archive" else ""
-        return f"{path.absolute()} is a folder, not a file{more}"
-    return None
-
-
 def _folder_mark(folder: Path) -> str:
     """sha256 of the relative path and size of every file below a folder."""
     mark = hashlib.sha256()
@@ -127,7 +101,7 @@ def _folder_mark(folder: Path) -> str:
     return mark.hexdigest()
 
 
-def _file_mark(path: Path) -> dict[str, Any]:
+def _file_mark(path: Path) -> dict[str, object]:
     """Size of a file and sha256 of its first and last MiB and what tells most about the rest."""
     size = path.stat().st_size
     mark = hashlib.sha256()
@@ -143,7 +117,7 @@ def _file_mark(path: Path) -> dict[str, Any]:
     return {"size": size, "sha256": mark.hexdigest()}
 
 
-def _zip_directory(file: Any, size: int) -> int:
+def _zip_directory(file: BinaryIO, size: int) -> int:
     """Bytes from the start of a zip's central directory to its end; 0 for any other file.
 
     PKWARE's APPNOTE, 4.3.16: the end record holds the directory's size at byte 12, and may be
@@ -154,5 +128,63 @@ def _zip_directory(file: Any, size: int) -> int:
     at = end.rfind(b"PK\x05\x06")
     if at < 0 or len(end) < at + 22:
         return 0
-    (directory,) = struct.unpack_from("<L", end, at + 12)
+    directory: int = struct.unpack_from("<L", end, at + 12)[0]
     return min(size, directory + 76 + len(end) - at)
+
+
+# --- the kinds ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Where a kind of source has its files; `spec` is of the kind's own type."""
+
+    paths: Callable[[Any, Path], dict[str, Path]]  # (spec, data_dir): by role
+    must_be: Literal["file", "folder", "either"] = "file"
+    instead: str = ""  # what to do with the other
+    # (spec, paths): what marks it beside these
+    marks: Callable[[Any, dict[str, Path]], dict[str, str]] = lambda spec, paths: {}
+
+    def wrong(self, path: Path) -> str | None:
+        """Why a path is no use to such a source; None where it is."""
+        if not path.exists():
+            return f"nothing at {path.absolute()}"
+        found = "folder" if path.is_dir() else "file"
+        if self.must_be in (found, "either"):
+            return None
+        return f"{path.absolute()} is a {found}, not a {self.must_be}{self.instead}"
+
+
+def _one(
+    spec: specs.FolderSource | specs.ArchiveSource | specs.CsvSource, data_dir: Path
+) -> dict[str, Path]:
+    return {"path": data_dir / spec["path"]}  # one that is absolute stays so
+
+
+def _labels(spec: specs.CsvSource, paths: dict[str, Path]) -> dict[str, str]:
+    table = paths["path"] / spec["labels"]  # there is none where `path` is an archive
+    return {"labels": hashlib.sha256(table.read_bytes()).hexdigest()} if table.is_file() else {}
+
+
+def _pairs(spec: specs.Hdf5Source, data_dir: Path) -> dict[str, Path]:
+    paths = {}
+    for split, pair in spec["splits"].items():
+        paths[f"{split} images"] = data_dir / pair["images"]
+        paths[f"{split} labels"] = data_dir / pair["labels"]
+    return paths
+
+
+def _in_package(spec: specs.BundledSource, _: Path) -> dict[str, Path]:
+    package = importlib.util.find_spec(spec["package"])  # finds it without importing it
+    places = package.submodule_search_locations if package else None
+    return {"path": Path(next(iter(places or [spec["package"]]))) / spec["file"]}
+
+
+KINDS = {
+    "folder": Kind(_one, "folder", " (for a zip or tar use `kind: archive`)"),
+    "archive": Kind(_one, "file", " (use `kind: folder`)"),
+    "csv": Kind(_one, "either", marks=_labels),
+    "hdf5": Kind(_pairs),
+    "keras": Kind(lambda spec, data_dir: {}),
+    "bundled": Kind(_in_package),
+}

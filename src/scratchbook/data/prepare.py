@@ -13,26 +13,27 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 
 from scratchbook.config.errors import ScratchbookError
+from scratchbook.config.specs import DatasetSpec
 from scratchbook.data import division
 from scratchbook.data.files import READ_ERRORS, counted, listed
 from scratchbook.data.image import RESIZED, to_rgb
 from scratchbook.data.location import locate
-from scratchbook.data.prepared import SPLITS
+from scratchbook.results.prepared import SPLITS
 from scratchbook.data.source import Source, open_source
 
 _BLOCK_BYTES = 4 << 20  # of encoded or of prepared images, whichever is reached first
 _BLOCK_IMAGES = 64
+_Raw = list[tuple[str, bytes | np.ndarray | Exception]]  # images' names, and what was read of each
 
 
 def prepare(
     name: str,
-    spec: dict[str, Any],
+    spec: DatasetSpec,
     data_dir: Path,
     output: Path,
     say: Callable[[str], None] = print,
@@ -72,7 +73,7 @@ def prepare(
     )
 
 
-def _chosen(source: Source, spec: dict[str, Any], limit: int | None) -> np.ndarray:
+def _chosen(source: Source, spec: DatasetSpec, limit: int | None) -> np.ndarray:
     """Rows of the source to be prepared, rising: the sample, and of it what `limit` leaves."""
     division.check(source.labels, source.splits, source.class_names)
     rows = np.arange(len(source.labels))
@@ -88,7 +89,7 @@ def _chosen(source: Source, spec: dict[str, Any], limit: int | None) -> np.ndarr
 def _write(
     part: Path,
     name: str,
-    spec: dict[str, Any],
+    spec: DatasetSpec,
     source: Source,
     rows: np.ndarray,
     say: Callable[[str], None],
@@ -106,9 +107,7 @@ def _write(
         images = file.create_dataset("images", shape, np.uint8)  # contiguous: can be memory-mapped
         decoded = _decode(source, rows, spec, images, on_progress)
         twins = division.first_twins(decoded.digests)
-        split = division.divide(
-            labels, given, twins, spec["split"], spec["split"]["seed"], source.class_names
-        )
+        split = division.divide(labels, given, twins, spec["split"], source.class_names)
         names = [_storable(source.names[row]) for row in rows]
         duplicates = [
             [names[a], SPLITS[split[a]], names[b], SPLITS[split[b]]]
@@ -162,21 +161,21 @@ class _Block:
 def _decode(
     source: Source,
     rows: np.ndarray,
-    spec: dict[str, Any],
+    spec: DatasetSpec,
     images: h5py.Dataset,
     on_progress: Callable[[int, int], None],
 ) -> _Block:
     """Write the images of these rows in order; returns digests and counts, the images left out."""
     whole = _Block([], [], Counter(), [])
-    size, resize = tuple(spec["size"]), spec["resize"]
+    (height, width), resize = spec["size"], spec["resize"]
 
-    def decode(block: list[tuple[str, bytes | np.ndarray | Exception]]) -> _Block:
+    def decode(block: _Raw) -> _Block:
         result = _Block([], [], Counter(), [])
         for image_name, raw in block:
             try:
                 if isinstance(raw, Exception):
                     raise raw
-                image, done = to_rgb(raw, size, resize["method"], resize["fit"])
+                image, done = to_rgb(raw, (height, width), resize["method"], resize["fit"])
             except MemoryError:
                 raise
             except Exception as error:  # decoders raise almost anything on damaged files
@@ -209,11 +208,9 @@ def _decode(
     return whole
 
 
-def _blocks(
-    source: Source, rows: np.ndarray, row_bytes: int
-) -> Iterator[list[tuple[str, bytes | np.ndarray | Exception]]]:
+def _blocks(source: Source, rows: np.ndarray, row_bytes: int) -> Iterator[_Raw]:
     """Names and raw images of the rows, a few at a time, so that few are in memory at once."""
-    block: list[tuple[str, bytes | np.ndarray | Exception]] = []
+    block: _Raw = []
     held = 0
     for row in rows.tolist():
         raw: bytes | np.ndarray | Exception
@@ -231,7 +228,7 @@ def _blocks(
 
 
 def _in_order(
-    pool: ThreadPoolExecutor, function: Callable[[Any], _Block], items: Iterable[Any], ahead: int
+    pool: ThreadPoolExecutor, function: Callable[[_Raw], _Block], items: Iterable[_Raw], ahead: int
 ) -> Iterator[_Block]:
     """`pool.map` that takes no more than `ahead` items before their turn."""
     waiting: deque[Future[_Block]] = deque()
@@ -250,7 +247,7 @@ def _in_order(
 # --- what is said of it ---------------------------------------------------------------------------
 
 
-def _conversion_notes(done: Counter[str], spec: dict[str, Any]) -> list[str]:
+def _conversion_notes(done: Counter[str], spec: DatasetSpec) -> list[str]:
     height, width = spec["size"]
     how = f"{RESIZED} to {height} × {width} ({spec['resize']['method']}, {spec['resize']['fit']})"
     return [
@@ -259,7 +256,7 @@ def _conversion_notes(done: Counter[str], spec: dict[str, Any]) -> list[str]:
     ]
 
 
-def _split_notes(given: np.ndarray | None, spec: dict[str, Any]) -> list[str]:
+def _split_notes(given: np.ndarray | None, spec: DatasetSpec) -> list[str]:
     carved = division.missing_splits(given)
     if not carved:
         return ["splits: the source's own"]

@@ -18,6 +18,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from scratchbook.config import specs
 from scratchbook.config.errors import ScratchbookError, nearest
 from scratchbook.data.files import (
     IMAGE_SUFFIXES,
@@ -29,7 +30,7 @@ from scratchbook.data.files import (
     sha256_file,
 )
 from scratchbook.data.location import Located
-from scratchbook.data.prepared import SPLITS
+from scratchbook.results.prepared import SPLITS
 
 _LOOKS_LIKE_SPLITS = frozenset(
     ("train", "training", "test", "testing", "val", "valid", "validation")
@@ -56,25 +57,19 @@ def open_source(found: Located) -> Iterator[Source]:
 
     Raises ScratchbookError where it cannot be used: the message names the file and what is wrong.
     """
-    kind, spec = found.source["kind"], found.source
     with ExitStack() as stack:
-        if kind == "keras":
-            yield _keras(spec)
-        elif kind == "bundled":
-            yield _bundled(spec, found.paths["path"])
-        elif kind == "hdf5":
-            yield _hdf5(spec, found.paths, stack)
-        else:
-            files = open_files(found.paths["path"], stack)
-            yield _csv(spec, files) if kind == "csv" else _class_folders(spec, files)
+        yield OPENED[found.source["kind"]](found.source, found.paths, stack)
 
 
 # --- folder and archive: one folder a class -------------------------------------------------------
 
 
-def _class_folders(spec: dict[str, Any], files: Files) -> Source:
+def _class_folders(
+    spec: specs.FolderSource | specs.ArchiveSource, paths: dict[str, Path], stack: ExitStack
+) -> Source:
+    files = open_files(paths["path"], stack)
     images, others = files.images()
-    splits: dict[str, str] | None = spec["splits"]
+    splits = spec["splits"]
     roots = {folder.strip("/"): split for split, folder in splits.items()} if splits else None
     if roots is None:
         roots = {_only_folder(images): ""}
@@ -161,7 +156,8 @@ def _skipped_note(others: list[str]) -> list[str]:
 # --- csv: a table of labels -----------------------------------------------------------------------
 
 
-def _csv(spec: dict[str, Any], files: Files) -> Source:
+def _csv(spec: specs.CsvSource, paths: dict[str, Path], stack: ExitStack) -> Source:
+    files = open_files(paths["path"], stack)
     table = f"{files.path.name}/{spec['labels']}"
     rows = _table_rows(spec, files, table)
     prefix, _, rest = spec["image"].partition("{")
@@ -182,7 +178,7 @@ def _csv(spec: dict[str, Any], files: Files) -> Source:
         )
     names = [name for name in files.sizes if name in rows]  # in storage order: quick to read
     values = sorted({label for label, _, _ in rows.values()}, key=_natural)
-    titles: dict[str, str] = spec["class_names"] or {value: value for value in values}
+    titles = spec["class_names"] or {value: value for value in values}
     unknown = [value for value in values if value not in titles]
     if unknown:
         raise ScratchbookError(
@@ -190,22 +186,20 @@ def _csv(spec: dict[str, Any], files: Files) -> Source:
             f"`class_names` ({nearest(unknown[0], titles)})"
         )
     number = {value: i for i, value in enumerate(titles)}
-    has_splits = bool(spec["split"])
+    splits = [SPLITS.index(rows[name][1]) for name in names] if spec["split"] else None
     return Source(
         text=f"csv {files.path.name}",
         class_names=list(titles.values()),
         names=names,
         labels=np.array([number[rows[name][0]] for name in names], np.int64),
-        splits=np.array([SPLITS.index(rows[name][1]) for name in names], np.uint8)
-        if has_splits
-        else None,
+        splits=None if splits is None else np.array(splits, np.uint8),
         read=lambda i: files.read(names[i]),
         sha256=files.sha256,
         notes=_skipped_note([name for name in others if name != spec["labels"]]),
     )
 
 
-def _table_rows(spec: dict[str, Any], files: Files, table: str) -> dict[str, tuple[str, str, int]]:
+def _table_rows(spec: specs.CsvSource, files: Files, table: str) -> dict[str, tuple[str, str, int]]:
     """(label, split or "", line) of each image that the table names."""
     if spec["labels"] not in files.sizes:
         raise ScratchbookError(
@@ -264,7 +258,7 @@ def _natural(value: str) -> tuple[int, int, str]:
 # --- arrays: hdf5, keras, bundled -----------------------------------------------------------------
 
 
-def _hdf5(spec: dict[str, Any], paths: dict[str, Path], stack: ExitStack) -> Source:
+def _hdf5(spec: specs.Hdf5Source, paths: dict[str, Path], stack: ExitStack) -> Source:
     images: list[h5py.Dataset] = []
     labels, names, splits = [], [], []
     for split in sorted(spec["splits"], key=SPLITS.index):
@@ -284,7 +278,7 @@ def _hdf5(spec: dict[str, Any], paths: dict[str, Path], stack: ExitStack) -> Sou
 
     def read(i: int) -> np.ndarray:
         part = int(np.searchsorted(starts, i, side="right")) - 1
-        return images[part][i - starts[part]]
+        return np.asarray(images[part][i - starts[part]])
 
     def sha256() -> str:
         lines = [f"{sha256_file(paths[role])}  {role}\n" for role in sorted(paths)]
@@ -313,7 +307,7 @@ def _hdf5_array(path: Path, key: str, stack: ExitStack) -> h5py.Dataset:
     return file[key]
 
 
-def _keras(spec: dict[str, Any]) -> Source:
+def _keras(spec: specs.KerasSource, _paths: dict[str, Path], _stack: ExitStack) -> Source:
     try:
         parts = getattr(importlib.import_module("keras").datasets, spec["name"]).load_data()
     except Exception as error:  # a download fails in many ways; all mean the same to the user
@@ -333,7 +327,8 @@ def _keras(spec: dict[str, Any]) -> Source:
         return whole.hexdigest()
 
     def read(i: int) -> np.ndarray:
-        return images[0][i] if i < len(images[0]) else images[1][i - len(images[0])]
+        train, test = images
+        return np.asarray(train[i] if i < len(train) else test[i - len(train)])
 
     return Source(
         text=f"keras.datasets.{spec['name']}",
@@ -350,8 +345,9 @@ def _keras(spec: dict[str, Any]) -> Source:
     )
 
 
-def _bundled(spec: dict[str, Any], path: Path) -> Source:
+def _bundled(spec: specs.BundledSource, paths: dict[str, Path], _stack: ExitStack) -> Source:
     height, width = spec["shape"]
+    path = paths["path"]
     content = path.read_bytes()
     text = gzip.decompress(content) if path.suffix == ".gz" else content
     try:
@@ -386,3 +382,15 @@ def _checked_labels(labels: np.ndarray, class_names: list[str], where: str) -> n
             f"classes 0 to {len(class_names) - 1}"
         )
     return numbers
+
+
+# --- how each kind is opened, for as long as the stack lasts --------------------------------------
+
+OPENED: dict[str, Callable[[Any, dict[str, Path], ExitStack], Source]] = {
+    "folder": _class_folders,
+    "archive": _class_folders,
+    "csv": _csv,
+    "hdf5": _hdf5,
+    "keras": _keras,
+    "bundled": _bundled,
+}
