@@ -30,8 +30,9 @@ from scratchbook.data import division
 from scratchbook.data.image import to_rgb
 from scratchbook.data.location import KINDS, fingerprint
 from scratchbook.data.prepare import prepare
-from scratchbook.results.prepared import SPLITS, Prepared
 from scratchbook.data.source import OPENED
+from scratchbook.results.prepared import Prepared
+from scratchbook.results.records import SPLITS
 
 ROOT = Path(__file__).parents[1]
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from scratchbook.config.errors import ScratchbookError
 from scratchbook.config.specs import SplitShares
-from scratchbook.results.prepared import SPLITS
+from scratchbook.results.records import SPLITS
 
 TRAIN = SPLITS.index("train")
 
@@ -108,11 +108,11 @@ def divide(
             chosen[order[:take]] = SPLITS.index(part)
             order = order[take:]
     split[pool] = chosen[group]
-    for code, part in enumerate(SPLITS):
+    for code, name in enumerate(SPLITS):
         absent = np.setdiff1d(np.arange(len(class_names)), labels[split == code])
         if len(absent):
             raise ScratchbookError(
-                f"class {class_names[absent[0]]!r} has no image left for {part}: the same images "
+                f"class {class_names[absent[0]]!r} has no image left for {name}: the same images "
                 "carry other classes' labels too"
             )
     return split

@@ -23,8 +23,8 @@ from scratchbook.data import division
 from scratchbook.data.files import READ_ERRORS, counted, listed
 from scratchbook.data.image import RESIZED, to_rgb
 from scratchbook.data.location import locate
-from scratchbook.results.prepared import SPLITS
 from scratchbook.data.source import Source, open_source
+from scratchbook.results.records import SPLITS
 
 _BLOCK_BYTES = 4 << 20  # of encoded or of prepared images, whichever is reached first
 _BLOCK_IMAGES = 64

@@ -30,7 +30,7 @@ from scratchbook.data.files import (
     sha256_file,
 )
 from scratchbook.data.location import Located
-from scratchbook.results.prepared import SPLITS
+from scratchbook.results.records import SPLITS
 
 _LOOKS_LIKE_SPLITS = frozenset(
     ("train", "training", "test", "testing", "val", "valid", "validation")
