@@ -6,6 +6,11 @@ min_version("9.0")
 configfile: "config/config.yaml"
 
 
+if "CHECKED_SNAKEMAKE" not in globals():  # workflow/Snakefile has read it
+
+    include: "rules/internals.smk"
+
+
 include: "rules/common.smk"
 
 

@@ -4,9 +4,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 # This checkout, wherever Snakemake was started and whichever Snakefile is the main one.
-CHECKOUT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent
+CHECKOUT = snakefile_folder().parent
 # Its package, here and in the jobs' scripts, whatever is installed: the code that is run is the
 # code whose edits are noticed.
 SOURCE = str(CHECKOUT / "src")
@@ -25,10 +26,6 @@ from scratchbook.config.strict import NAME_PATTERN
 from scratchbook.data.location import fingerprint
 from scratchbook.models.weights import weights_files
 from snakemake.exceptions import WorkflowError
-from snakemake.io import flag
-from snakemake.iocontainers import Wildcards
-from snakemake.logging import logger
-from snakemake.path_modifier import PATH_MODIFIER_FLAG
 
 # Relative, so that moving the folder changes no job's inputs.
 ROOT = Path(os.path.relpath(CHECKOUT))
@@ -37,7 +34,7 @@ NAME = NAME_PATTERN.strip("^$")
 try:
     # A job in a process of its own reads no more notebooks than it needs: the first process has
     # checked them all.
-    PROJECT = load_project(config, whole=workflow.is_main_process)
+    PROJECT = load_project(config, whole=is_first_process())
     PROJECT.check_results()
 except ScratchbookError as error:
     raise WorkflowError(str(error))
@@ -49,23 +46,10 @@ PARTIAL = Path(REPORT).with_suffix(".partial.html")
 CRATE = "ro-crate-metadata.json"
 TARGETS = [REPORT] if PROJECT.settings.smoke else [REPORT, CRATE]
 RECORDS = f"{RESULTS}/records.tar.gz"  # in a bucket, a copy of
-SNAKEMAKE_RECORDS = Path(".snakemake/metadata")
 KEEPING = contextlib.ExitStack()
 LOGS = f"{RESULTS}/logs"
 BENCHMARKS = f"{RESULTS}/benchmarks"
 RUN = f"{RESULTS}/{{notebook}}/{{experiment}}/seed{{seed}}"
-
-
-def in_bucket(path):
-    """Where the local copy of a result is that a profile keeps in a bucket; else the path itself."""
-    return workflow.modifier.path_modifier.apply_default_storage(path)
-
-
-def of_checkout(file):
-    """A file that is never in a bucket. Not `local(file)`: where disks are not shared, that would
-    keep its jobs from being submitted, but these are on every node, as the scripts are.
-    """
-    return flag(str(file), PATH_MODIFIER_FLAG)
 
 
 def stage_code(script):
@@ -80,30 +64,22 @@ def stage_code(script):
 
 def reach_bucket():
     """Tells jobs of the bucket that a profile names, and learns from it what other checkouts did."""
-    settings = workflow.storage_settings
     os.environ.pop(bucket.VARIABLE, None)
-    if settings.default_storage_provider is None:
+    place = default_storage()
+    if place is None:
         return
-    os.environ[bucket.VARIABLE] = bucket.describe_bucket(
-        settings.default_storage_provider,
-        settings.default_storage_prefix,
-        workflow.storage_registry.default_storage_provider.settings,
-    )
-    if workflow.is_main_process:
+    os.environ[bucket.VARIABLE] = bucket.describe_bucket(*place)
+    if is_first_process():
         try:
             bucket.fetch_records(SNAKEMAKE_RECORDS, RECORDS)
         except Exception as error:
-            raise WorkflowError(
-                f"cannot read from {settings.default_storage_prefix}: {error}"
-            )
+            raise WorkflowError(f"cannot read from {place[1]}: {error}")
 
 
 def keep_records():
     """Copies Snakemake's records to the bucket, if there is one, until `KEEPING` is closed."""
     if bucket.VARIABLE in os.environ:
-        KEEPING.enter_context(
-            bucket.kept_records(SNAKEMAKE_RECORDS, RECORDS, logger.info)
-        )
+        KEEPING.enter_context(bucket.kept_records(SNAKEMAKE_RECORDS, RECORDS, say))
 
 
 def check_networks():
@@ -259,7 +235,7 @@ def compared_tables():
 
 def shown_results(_wildcards):
     """What the page and the crate tell of all notebooks' runs."""
-    each = [Wildcards(fromdict={"notebook": name}) for name in PROJECT.notebooks]
+    each = [SimpleNamespace(notebook=name) for name in PROJECT.notebooks]
     data = sorted({dataset_of(notebook) for notebook in each})
     return data + [
         file
@@ -312,23 +288,8 @@ def all_pages(_wildcards):
 
 
 def rule_graph(_wildcards):
-    """The names of the rules whose outputs each one reads. Found as Snakemake finds them, from the
-    page backwards, through one job of each in each notebook."""
-    reads, seen, wanted = {}, set(), [("all", in_bucket(file)) for file in TARGETS]
-    while wanted:
-        reader, file = wanted.pop()
-        writer = next((each for each in workflow.rules if each.is_producer(file)), None)
-        if writer is None or writer.name == reader:
-            continue
-        reads.setdefault(reader, set()).add(writer.name)
-        wildcards = Wildcards(fromdict=writer.get_wildcards(file))
-        job = (writer.name, wildcards.get("notebook"))
-        if job not in seen:
-            seen.add(job)
-            reads.setdefault(writer.name, set())
-            files = writer.expand_input(wildcards)[0]
-            wanted += [(writer.name, str(each)) for each in files]
-    return {name: sorted(reads[name]) for name in sorted(reads)}
+    """The names of the rules whose outputs each one reads."""
+    return rules_read_from(TARGETS)
 
 
 reach_bucket()
