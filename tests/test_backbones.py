@@ -12,9 +12,10 @@ from scipy.special import softmax
 
 from projects import DATASETS, make_project, planned, snakemake
 from scratchbook import models
-from scratchbook.cam.drift import read_cam
 from scratchbook.config.layers import layer_object
-from scratchbook.data.prepared import Prepared
+from scratchbook.results.paths import RunFiles
+from scratchbook.results.prepared import Prepared
+from scratchbook.results.reading import read_cam
 
 SIZE = (32, 32, 3)
 CUT = {"application": "MobileNet", "output_layer": "conv_pw_1_relu"}
@@ -65,21 +66,21 @@ def test_a_frozen_and_a_thawed_backbone_are_mapped_from_the_weights_they_started
     for name in ("frozen", "thawed"):
         folder = project / f"results/halves/{name}/seed0"
         runs[name] = json.loads((folder / "run.json").read_text())
-        cams[name] = read_cam(folder / "cam.h5")
-        assert cams[name]["layer"].startswith("mobilenet/")
-        assert np.isfinite(cams[name]["maps"]).all()
+        cams[name] = read_cam(RunFiles(folder))
+        assert cams[name].layer.startswith("mobilenet/")
+        assert np.isfinite(cams[name].maps).all()
     head = 64 * 3 + 3
     assert runs["frozen"]["parameters"]["trainable"] == head
     assert runs["thawed"]["parameters"]["trainable"] > head
 
     data = Prepared(project / "results/data/shapes.h5")
-    images = data.images[cams["frozen"]["images"]]
+    images = data.images[cams["frozen"].images]
     np.testing.assert_allclose(
-        cams["frozen"]["probability"][0], first_seen(runs["frozen"], project, images), atol=1e-4
+        cams["frozen"].probability[0], first_seen(runs["frozen"], project, images), atol=1e-4
     )
-    best = list(cams["frozen"]["epochs"]).index(runs["frozen"]["best_epoch"])
+    best = list(cams["frozen"].epochs).index(runs["frozen"]["best_epoch"])
     np.testing.assert_allclose(
-        cams["thawed"]["probability"][0], cams["frozen"]["probability"][best], atol=1e-4
+        cams["thawed"].probability[0], cams["frozen"].probability[best], atol=1e-4
     )
     weights_moved(project, runs)
 

@@ -6,12 +6,13 @@ The file runs on whatever KERAS_BACKEND says; its last tests run it again on the
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,6 +22,9 @@ from scratchbook import cam, models
 from scratchbook.cam import measures
 from scratchbook.cam.maps import head_layers
 from scratchbook.config.errors import ScratchbookError
+from scratchbook.results.paths import RunFiles
+from scratchbook.results.reading import read_cam
+from scratchbook.results.writing import write_cam
 
 keras = pytest.importorskip("keras")
 layers = keras.layers
@@ -299,6 +303,8 @@ SPEC = {
     "augment": [{"class_name": "RandomFlip", "config": {}}],
 }
 PHOTOS = np.random.default_rng(0).integers(0, 256, (5, 12, 12, 3), dtype=np.uint8)
+ROWS = np.array([9, 7, 5, 3, 1])
+CHOICES = {"epochs": [], "images": 5, "layer": None, "method": "gradcam", "target": "label"}
 
 
 def trained(folder, epochs=(1, 3), precision="mixed_bfloat16"):
@@ -311,22 +317,16 @@ def trained(folder, epochs=(1, 3), precision="mixed_bfloat16"):
     return checkpoints
 
 
-def record(folder, checkpoints, build=None, **options):
-    cam.write_cam(
-        build or (lambda: models.build(SPEC, (12, 12, 3))),
-        checkpoints,
-        PHOTOS,
-        LABELS,
-        [f"{i}.png" for i in range(5)],
-        np.array([9, 7, 5, 3, 1]),
-        ["cat", "dog", "鸟"],
-        None,
-        "gradcam",
-        folder / "cam.h5",
-        folder / "drift.csv",
-        **options,
-    )
-    return cam.read_cam(folder / "cam.h5")
+def record(folder, checkpoints, build=None, seed=0):
+    """What cam.h5 says once it is written; PHOTOS are every other row of the data."""
+    images, labels = np.zeros((10, 12, 12, 3), np.uint8), np.full(10, 2)
+    images[ROWS], labels[ROWS] = PHOTOS, LABELS
+    names, classes = [f"{row}.png" for row in range(10)], ["cat", "dog", "鸟"]
+    data = SimpleNamespace(images=images, labels=labels, names=names, class_names=classes)
+    build = build or (lambda: models.build(SPEC, (12, 12, 3)))
+    run = RunFiles(folder)
+    write_cam(run.cam, cam.explain_epochs(build, checkpoints, data, ROWS, CHOICES, seed))
+    return read_cam(run)
 
 
 def test_cam_h5_holds_every_epoch_of_a_bf16_run_in_float32_and_the_network_is_built_once(tmp_path):
@@ -339,24 +339,29 @@ def test_cam_h5_holds_every_epoch_of_a_bf16_run_in_float32_and_the_network_is_bu
     checkpoints = trained(tmp_path)
     found = record(tmp_path, checkpoints, build)
     assert len(built) == 1
-    assert found["epochs"].tolist() == [0, 1, 3]
-    assert found["maps"].shape == found["random_head"].shape == (3, 5, 10, 10)
-    assert found["maps"].dtype == np.float32
-    assert found["images"].tolist() == [9, 7, 5, 3, 1]
-    assert found["names"].astype(str).tolist() == ["0.png", "1.png", "2.png", "3.png", "4.png"]
-    assert json.loads(found["class_names"]) == ["cat", "dog", "鸟"]
-    assert json.loads(found["grid"]) == [10, 10]
-    assert json.loads(found["input_size"]) == [12, 12]
-    assert (found["method"], found["target"], found["flags"]) == ("gradcam", "label", "[]")
+    assert found.epochs.tolist() == [0, 1, 3]
+    assert found.maps.shape == found.random_head.shape == (3, 5, 10, 10)
+    assert found.maps.dtype == np.float32
+    assert found.images.tolist() == [9, 7, 5, 3, 1]
+    assert found.labels.tolist() == LABELS.tolist()
+    assert found.names == ["9.png", "7.png", "5.png", "3.png", "1.png"]
+    assert found.class_names == ["cat", "dog", "鸟"]
+    assert (found.grid, found.input_size) == ((10, 10), (12, 12))
+    assert (found.method, found.target, found.flags) == ("gradcam", "label", [])
+    with h5py.File(tmp_path / "cam.h5") as file:
+        assert dict(file.attrs) == {
+            "layer": found.layer, "method": "gradcam", "target": "label", "grid": "[10, 10]",
+            "input_size": "[12, 12]", "class_names": '["cat", "dog", "鸟"]', "flags": "[]",
+        }  # fmt: skip
     for at, epoch in enumerate([0, 1, 3]):
         model = models.build(SPEC, (12, 12, 3))
         if epoch:
             model.load_weights(checkpoints[epoch])
-        maps, logits = explain(model, PHOTOS, layer=found["layer"])
-        np.testing.assert_allclose(found["maps"][at], maps, atol=1e-6)
+        maps, logits = explain(model, PHOTOS, layer=found.layer)
+        np.testing.assert_allclose(found.maps[at], maps, atol=1e-6)
         odds = np.exp(logits)
         expected = odds / odds.sum(axis=1, keepdims=True)
-        np.testing.assert_allclose(found["probability"][at], expected, atol=1e-6)
+        np.testing.assert_allclose(found.probability[at], expected, atol=1e-6)
 
 
 def test_a_random_head_keeps_the_trunk_and_forgets_the_rest(tmp_path):
@@ -364,12 +369,12 @@ def test_a_random_head_keeps_the_trunk_and_forgets_the_rest(tmp_path):
     build = lambda: models.build(SPEC, (12, 12, 3))  # noqa: E731
     names = [layer.name for layer in head_layers(build(), "conv")]
     assert names == ["batch_normalization_1", "dense_1"]
-    assert np.abs(found["random_head"] - found["maps"]).max() > 0
+    assert np.abs(found.random_head - found.maps).max() > 0
     again = record(tmp_path, trained(tmp_path), seed=1)
-    np.testing.assert_array_equal(again["random_head"], found["random_head"])
+    np.testing.assert_array_equal(again.random_head, found.random_head)
     other = record(tmp_path, trained(tmp_path), seed=2)
-    assert np.abs(other["random_head"] - found["random_head"]).max() > 0
-    np.testing.assert_array_equal(other["maps"], found["maps"])
+    assert np.abs(other.random_head - found.random_head).max() > 0
+    np.testing.assert_array_equal(other.maps, found.maps)
 
 
 def test_drift_csv_lies_beside_it_with_another_seed_as_baseline(tmp_path):
@@ -377,7 +382,8 @@ def test_drift_csv_lies_beside_it_with_another_seed_as_baseline(tmp_path):
     mine.mkdir()
     theirs.mkdir()
     record(theirs, trained(theirs))
-    record(mine, trained(mine), other_seeds=[theirs / "cam.h5"])
+    record(mine, trained(mine))
+    cam.write_drift(RunFiles(mine), [RunFiles(theirs)])
     table = pd.read_csv(mine / "drift.csv").set_index("epoch")
     assert table.index.tolist() == [0, 1, 3]
     assert (table["spearman_other_seed_median"] == 1).all()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +12,9 @@ from hypothesis.extra.numpy import arrays
 from scratchbook.cam import choose_images, measures, resolve_epochs, write_drift
 from scratchbook.cam.drift import AGAINST, MEASURES, drift
 from scratchbook.config.errors import ScratchbookError
+from scratchbook.results.paths import RunFiles
+from scratchbook.results.records import CamMaps
+from scratchbook.results.writing import write_cam
 
 RANGES = {"spearman": (-1, 1), "pearson": (-1, 1), "iou": (0, 1), "shift": (0, 1), "jsd": (0, 1)}
 SAME = {"spearman": 1, "pearson": 1, "iou": 1, "shift": 0, "jsd": 0}
@@ -167,13 +169,14 @@ def test_a_map_settles_at_the_first_epoch_from_which_rho_stays_high():
 
 def record(maps, epochs, **more):
     images = maps.shape[1]
-    return {
-        "maps": maps.astype(np.float32),
-        "epochs": np.array(epochs),
-        "labels": np.zeros(images, int),
-        "probability": np.full((len(maps), images, 2), 0.5, np.float32),
-        **more,
-    }
+    usual = {
+        "images": np.arange(images), "names": [f"{row}.png" for row in range(images)],
+        "labels": np.zeros(images, int), "class_names": ["cat", "dog"],
+        "probability": np.full((len(maps), images, 2), 0.5, np.float32), "random_head": None,
+        "layer": "conv", "method": "gradcam", "target": "label",
+        "grid": (8, 8), "input_size": (16, 16), "flags": [],
+    }  # fmt: skip
+    return CamMaps(maps=maps.astype(np.float32), epochs=np.array(epochs), **(usual | more))
 
 
 def random_maps(epochs=3, images=6, seed=0):
@@ -238,27 +241,28 @@ def test_without_a_baseline_its_columns_are_there_and_empty():
                 assert f"{name}_{against}_{part}" in table
 
 
-def write_record(path, maps, epochs, **changed):
-    attributes = {"layer": "conv", "method": "gradcam", "grid": "[8, 8]", "target": "label"}
-    with h5py.File(path, "w") as file:
-        for name, array in record(maps, epochs).items():
-            file[name] = array
-        file["images"] = np.arange(maps.shape[1])
-        file.attrs.update(attributes | changed)
-
-
 def test_drift_csv_has_one_row_an_epoch_and_no_leftover_beside_it(tmp_path):
-    write_record(tmp_path / "cam.h5", random_maps(), [0, 1, 2])
-    write_drift(tmp_path / "cam.h5", tmp_path / "drift.csv")
+    run = RunFiles(tmp_path)
+    write_cam(run.cam, record(random_maps(), [0, 1, 2]))
+    write_drift(run)
     assert pd.read_csv(tmp_path / "drift.csv")["epoch"].tolist() == [0, 1, 2]
     assert {p.name for p in tmp_path.iterdir()} == {"cam.h5", "drift.csv"}
 
 
-def test_maps_of_another_layer_are_no_baseline(tmp_path):
-    write_record(tmp_path / "cam.h5", random_maps(), [0, 1, 2])
-    write_record(tmp_path / "other.h5", random_maps(), [0, 1, 2], layer="pool")
-    with pytest.raises(ScratchbookError, match=r"other\.h5: its layer is pool"):
-        write_drift(tmp_path / "cam.h5", tmp_path / "drift.csv", [tmp_path / "other.h5"])
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"layer": "pool"}, "layer is pool, but .*seed0/cam.h5 has conv"),
+        ({"grid": (4, 4)}, "grid is"),
+        ({"images": np.arange(1, 7)}, "images is"),
+    ],
+)
+def test_maps_of_another_layer_are_no_baseline(tmp_path, changed, told):
+    mine, other = (RunFiles(tmp_path / f"seed{seed}") for seed in (0, 1))
+    write_cam(mine.cam, record(random_maps(), [0, 1, 2]))
+    write_cam(other.cam, record(random_maps(), [0, 1, 2], **changed))
+    with pytest.raises(ScratchbookError, match=rf"seed1/cam\.h5: its {told}"):
+        write_drift(mine, [other])
 
 
 # ------------------------------------------------------------------ which images, which epochs

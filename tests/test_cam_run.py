@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,11 +10,13 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
+from result_trees import COUNTS, make_run, make_spec
 from scratchbook import models
-from scratchbook.cam.drift import read_cam
 from scratchbook.cam.run import map_run
 from scratchbook.config.errors import ScratchbookError
 from scratchbook.config.layers import layer_object
+from scratchbook.results.paths import RunFiles
+from scratchbook.results.reading import read_cam, read_record
 
 SHAPE = (32, 32, 3)
 CHOICES = {"epochs": [1], "images": 4, "layer": None, "method": "gradcam", "target": "label"}
@@ -25,20 +26,16 @@ SEED = 3
 def spec(first: dict[str, Any], **more: Any) -> dict[str, Any]:
     head = ["GlobalAveragePooling2D", {"Dense": {"units": 2, "activation": "softmax"}}]
     layers = [layer_object(entry) for entry in (first, *head)]
-    images = {"validation": "validation", "train_samples": None}
-    return {"dataset": "d", "augment": [], "layers": layers, **images, **more}
+    return make_spec("shapes", "few", layers=layers, epochs=1, **more)
 
 
-def trained(folder: Path, declared: dict[str, Any], seed: int) -> dict[str, Any]:
+def trained(folder: Path, declared: dict[str, Any], seed: int) -> RunFiles:
     """What a run of one epoch leaves of itself, weights drawn from `seed`."""
-    model = models.build(declared, SHAPE, seed=seed)
-    (folder / "checkpoints").mkdir(parents=True)
-    model.save_weights(folder / "checkpoints/a.weights.h5")
-    run = {
-        "spec": declared, "seed": SEED, "best_epoch": 1, "epochs": 1,
-        "checkpoints": [{"epoch": 1, "file": "a.weights.h5", "kept_for": ["best", "last"]}],
-    }  # fmt: skip
-    (folder / "run.json").write_text(json.dumps(run))
+    make_run(folder, declared, SEED, classes=("x", "y"), counts=COUNTS, accuracy=0.5)
+    run = RunFiles(folder)
+    run.checkpoints.mkdir()
+    (file,) = run.weights(read_record(run)).values()
+    models.build(declared, SHAPE, seed=seed).save_weights(file)
     return run
 
 
@@ -50,17 +47,12 @@ def data() -> Any:
     )  # fmt: skip
 
 
-def probabilities(
-    folder: Path, run: dict[str, Any], pretrained: Path, initial: Path | None
-) -> np.ndarray:
+def probabilities(run: RunFiles, pretrained: Path, initial: RunFiles | None = None) -> np.ndarray:
     """What cam.h5 says of the images, (epoch, image, class); the images are those of `seen`."""
-    map_run(
-        run, folder / "checkpoints", data(), CHOICES, folder / "cam.h5",
-        pretrained=pretrained, initial_run=initial, say=print,
-    )  # fmt: skip
-    cam = read_cam(folder / "cam.h5")
-    assert list(cam["epochs"]) == [0, 1]
-    return cam["probability"][:, np.argsort(cam["images"])]
+    map_run(run, data(), CHOICES, pretrained=pretrained, initial_run=initial, say=print)
+    cam = read_cam(run)
+    assert list(cam.epochs) == [0, 1]
+    return cam.probability[:, np.argsort(cam.images)]
 
 
 def seen() -> np.ndarray:
@@ -71,7 +63,7 @@ def test_a_run_from_random_weights_is_first_seen_as_its_seed_drew_it(tmp_path: P
     declared = spec({"Conv2D": {"filters": 4, "kernel_size": 3}})
     run = trained(tmp_path, declared, seed=9)
     drawn = models.build(declared, SHAPE, seed=SEED).predict_on_batch(seen())
-    found = probabilities(tmp_path, run, tmp_path, None)
+    found = probabilities(run, tmp_path)
     np.testing.assert_allclose(found[0], softmax(drawn, axis=1), atol=1e-5)
 
 
@@ -80,16 +72,16 @@ def test_a_whitened_network_is_first_seen_with_the_filters_of_its_images(tmp_pat
     run = trained(tmp_path, declared, seed=9)
     started = models.start(declared, data(), seed=SEED, pretrained=tmp_path, initial_run=None)
     expected = softmax(started.predict_on_batch(seen()), axis=1)
-    found = probabilities(tmp_path, run, tmp_path, None)
+    found = probabilities(run, tmp_path)
     np.testing.assert_allclose(found[0], expected, atol=1e-5)
 
 
 def test_a_warm_start_is_first_seen_with_the_weights_it_took_over(tmp_path: Path) -> None:
     conv = {"Conv2D": {"filters": 4, "kernel_size": 3}}
-    trained(tmp_path / "first", spec(conv), seed=7)
+    first = trained(tmp_path / "first", spec(conv), seed=7)
     start = {"experiment": "first", "checkpoint": "best"}
     run = trained(tmp_path / "second", spec(conv, initial_weights=start), seed=9)
-    found = probabilities(tmp_path / "second", run, tmp_path, tmp_path / "first/run.json")
+    found = probabilities(run, tmp_path, first)
     for epoch, seed in enumerate((7, 9)):
         weights = models.build(spec(conv), SHAPE, seed=seed)
         expected = softmax(weights.predict_on_batch(seen()), axis=1)
@@ -101,7 +93,7 @@ def test_a_warm_start_whose_first_run_is_gone_says_so(tmp_path: Path) -> None:
     conv = {"Conv2D": {"filters": 4, "kernel_size": 3}}
     run = trained(tmp_path, spec(conv, initial_weights=start), seed=9)
     with pytest.raises(ScratchbookError, match="the run to start from is missing"):
-        probabilities(tmp_path, run, tmp_path, None)
+        probabilities(run, tmp_path)
 
 
 @pytest.mark.parametrize("freeze", ["all", "none"])
@@ -111,7 +103,7 @@ def test_a_backbone_is_first_seen_with_its_pretrained_weights(tmp_path: Path, fr
     stored.get_layer("mobilenet").save_weights(tmp_path / "cut.weights.h5")
     backbone = {"Backbone": {**cut, "weights": "cut.weights.h5", "freeze": freeze}}
     run = trained(tmp_path, spec(backbone), seed=9)
-    found = probabilities(tmp_path, run, tmp_path, None)
+    found = probabilities(run, tmp_path)
 
     expected = models.build(spec(backbone), SHAPE, seed=SEED)  # the head is the seed's own
     expected.get_layer("mobilenet").set_weights(stored.get_layer("mobilenet").get_weights())

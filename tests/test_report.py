@@ -31,6 +31,7 @@ from scratchbook.report.markdown import escape
 from scratchbook.report.pictures import mistake_sheet
 from scratchbook.report.rules import draw_rules, drawn_arrows, in_order
 from scratchbook.report.svg import SVG, finish_svg, plain
+from scratchbook.results.paths import RunFiles
 
 TEMPLATES = Path(__file__).parents[1] / "report"
 VOID = {"meta", "br", "img", "link", "input", "hr", "area", "base", "col", "embed", "source", "wbr"}
@@ -72,7 +73,7 @@ def make_cam(folder: Path, *, seed: int = 0):
             layer="conv2d", method="gradcam", target="label", grid="[5, 5]",
             input_size="[8, 8]", class_names=json.dumps(classes), flags='["GRID-TOO-SMALL"]',
         )  # fmt: skip
-    write_drift(folder / "cam.h5", folder / "drift.csv")
+    write_drift(RunFiles(folder))
 
 
 def make_data(results: Path, n: int = 750) -> None:

@@ -1,6 +1,5 @@
 """Rule map_attention: a run's checkpoints in, Grad-CAM maps through its epochs out."""
 
-import json
 from pathlib import Path
 
 from scratchbook.console import job_log
@@ -12,16 +11,15 @@ with (
     keras_device(snakemake.threads, snakemake.resources.gpu > 0, console.say),
 ):
     from scratchbook.cam.run import map_run
-    from scratchbook.data.prepared import Prepared
+    from scratchbook.results.paths import RunFiles
+    from scratchbook.results.prepared import Prepared
 
-    run = json.loads(Path(snakemake.input.run).read_text(encoding="utf-8"))
+    initial = snakemake.input.initial
     map_run(
-        run,
-        Path(snakemake.input.checkpoints),
+        RunFiles(Path(snakemake.input.run).parent),
         Prepared(snakemake.input.data),
         snakemake.params.choices,
-        Path(snakemake.output[0]),
         pretrained=Path(snakemake.params.pretrained),
-        initial_run=Path(snakemake.input.initial[0]) if snakemake.input.initial else None,
+        initial_run=RunFiles(Path(initial[0]).parent) if initial else None,
         say=console.say,
     )

@@ -22,16 +22,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
-from pathlib import Path
-from typing import Any
 
-import h5py
 import numpy as np
 import pandas as pd
 
 from scratchbook.cam import measures
 from scratchbook.config.errors import ScratchbookError
-from scratchbook.files import write_text
+from scratchbook.results.files import write_text
+from scratchbook.results.paths import RunFiles
+from scratchbook.results.reading import read_cam
+from scratchbook.results.records import CamMaps
 
 MEASURES = ("spearman", "pearson", "iou", "shift", "jsd")
 BASELINES = ("other_images", "other_seed", "untrained", "random_head")
@@ -39,49 +39,40 @@ AGAINST = ("previous", "final", *BASELINES)
 PAIRS_OF_IMAGES = 256  # as many as 23 images have; more add time and no knowledge
 
 
-def write_drift(cam: Path, output: Path, other_seeds: Sequence[Path] = ()) -> None:
-    """Measures a run's maps and writes drift.csv.
+def write_drift(run: RunFiles, other_seeds: Sequence[RunFiles] = ()) -> None:
+    """Measures a run's maps (cam.h5) and writes its drift.csv.
 
     Args:
-        cam: the run's cam.h5.
-        output: drift.csv, written atomically.
-        other_seeds: cam.h5 of the same experiment under other seeds.
+        run: whose maps.
+        other_seeds: runs of the same experiment under other seeds, with their maps.
 
     Raises:
         ScratchbookError: another seed's maps are of other images, another layer or method.
+        MissingError, DamagedError: a run's maps cannot be read.
     """
-    mine = read_cam(cam)
-    table = drift(mine, [_matching(mine, cam, other) for other in other_seeds])
-    write_text(output, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    cam = read_cam(run)
+    table = drift(cam, [_matching(cam, run, other) for other in other_seeds])
+    write_text(run.drift, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
 
 
-def read_cam(path: Path) -> dict[str, Any]:
-    """cam.h5 as arrays and attributes by name."""
-    with h5py.File(path) as file:
-        arrays = {name: data[:] for name, data in file.items()}
-        return {**arrays, **dict(file.attrs)}
-
-
-def drift(cam: dict[str, Any], other_seeds: Sequence[dict[str, Any]] = ()) -> pd.DataFrame:
+def drift(cam: CamMaps, other_seeds: Sequence[CamMaps] = ()) -> pd.DataFrame:
     """The table of drift.csv.
 
     Args:
-        cam: `maps` float32 (epoch, image, h, w), `epochs` int (epoch,), `labels` int (image,),
-            `probability` float32 (epoch, image, class) and, where a random head was tried,
-            `random_head` float32 (epoch, image, h, w).
+        cam: the run's maps.
         other_seeds: the same of other seeds.
 
     Returns:
         One row an epoch, in the order of `epochs`; columns as the module says.
     """
-    maps, epochs, labels = cam["maps"], cam["epochs"], cam["labels"]
+    maps, epochs, labels = cam.maps, cam.epochs, cam.labels
     rho = np.array([measures.spearman(m, maps[-1]) for m in maps])  # (epoch, image)
     settled = measures.settled(rho)  # (image,): positions
     settles = settled >= 0
     settled_epoch = np.median(epochs[settled[settles]]) if settles.any() else np.nan
     rows = []
     for at, now in enumerate(maps):  # (image, h, w)
-        probability = cam["probability"][at]  # (image, class)
+        probability = cam.probability[at]  # (image, class)
         row = {
             "epoch": epochs[at],
             "previous": epochs[at - 1] if at else None,
@@ -104,10 +95,10 @@ def drift(cam: dict[str, Any], other_seeds: Sequence[dict[str, Any]] = ()) -> pd
 
 
 def _pairs(
-    against: str, cam: dict[str, Any], at: int, other_seeds: Sequence[dict[str, Any]]
+    against: str, cam: CamMaps, at: int, other_seeds: Sequence[CamMaps]
 ) -> tuple[np.ndarray, np.ndarray]:
     """The maps of epoch `at` and what each is compared with, both (pair, h, w); may be empty."""
-    maps, epochs = cam["maps"], cam["epochs"]
+    maps, epochs = cam.maps, cam.epochs
     now = maps[at]
     nothing = now[:0]
     if against == "previous":
@@ -117,13 +108,13 @@ def _pairs(
     if against == "untrained":
         return (now, maps[0]) if epochs[0] == 0 and at else (nothing, nothing)
     if against == "random_head":
-        return (now, cam["random_head"][at]) if "random_head" in cam else (nothing, nothing)
+        return (nothing, nothing) if cam.random_head is None else (now, cam.random_head[at])
     if against == "other_images":
         pairs = np.array(list(combinations(range(len(now)), 2)), dtype=int).reshape(-1, 2)
         if len(pairs) > PAIRS_OF_IMAGES:
             pairs = np.random.default_rng(0).permutation(pairs)[:PAIRS_OF_IMAGES]
         return now[pairs[:, 0]], now[pairs[:, 1]]
-    others = [other["maps"][other["epochs"] == epochs[at]] for other in other_seeds]
+    others = [other.maps[other.epochs == epochs[at]] for other in other_seeds]
     theirs = [other[0] for other in others if len(other)]
     if not theirs:
         return nothing, nothing
@@ -136,12 +127,13 @@ def _quartiles(name: str, values: np.ndarray) -> dict[str, float]:
     return {f"{name}_median": median, f"{name}_q25": low, f"{name}_q75": high}
 
 
-def _matching(mine: dict[str, Any], path: Path, other: Path) -> dict[str, Any]:
+def _matching(mine: CamMaps, run: RunFiles, other: RunFiles) -> CamMaps:
     theirs = read_cam(other)
-    for key in ("layer", "method", "images", "grid", "target"):
-        if not np.array_equal(mine[key], theirs[key]):
+    for name in ("layer", "method", "images", "grid", "target"):
+        if not np.array_equal(getattr(mine, name), getattr(theirs, name)):
             raise ScratchbookError(
-                f"{other}: its {key} is {theirs[key]}, but {path} has {mine[key]}; "
-                "compare maps of one experiment, made with the same cam settings"
+                f"{other.cam}: its {name} is {getattr(theirs, name)}, but {run.cam} has "
+                f"{getattr(mine, name)}; compare maps of one experiment, made with the same cam "
+                "settings"
             )
     return theirs

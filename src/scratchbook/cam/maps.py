@@ -169,7 +169,6 @@ def _tensorflow(model: keras.Model, forward: Call, weigh: Call) -> Call:
 
     images_like = tf.TensorSpec(model.inputs[0].shape, model.inputs[0].dtype)
 
-    @tf.function(input_signature=[images_like, tf.TensorSpec([None], "int32")])
     def run(images: Any, labels: Any) -> Any:
         tapped = []
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -182,7 +181,10 @@ def _tensorflow(model: keras.Model, forward: Call, weigh: Call) -> Call:
             total, logits = _class_scores(forward(images, tap), labels)
         return weigh(tapped[0], tape.gradient(total, tapped[0])), logits
 
-    return lambda images, labels: run(tf.cast(images, images_like.dtype), tf.cast(labels, "int32"))
+    compiled = tf.function(run, input_signature=[images_like, tf.TensorSpec([None], "int32")])
+    return lambda images, labels: compiled(
+        tf.cast(images, images_like.dtype), tf.cast(labels, "int32")
+    )
 
 
 def _jax(model: keras.Model, forward: Call, weigh: Call) -> Call:

@@ -15,7 +15,7 @@ from scipy.stats import rankdata
 
 def empty(maps: np.ndarray) -> np.ndarray:
     """Whether each map has no positive part; bool (n,). A map with a NaN or infinity is empty."""
-    return ~((maps > 0).any(axis=(1, 2)) & np.isfinite(maps).all(axis=(1, 2)))
+    return np.asarray(~((maps > 0).any(axis=(1, 2)) & np.isfinite(maps).all(axis=(1, 2))))
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -51,7 +51,7 @@ def iou(a: np.ndarray, b: np.ndarray, share: float = 0.2) -> np.ndarray:
     top_a, top_b = _top(a, share), _top(b, share)
     union = (top_a | top_b).sum(axis=(1, 2))
     both = (top_a & top_b).sum(axis=(1, 2))
-    return np.divide(both, union, out=np.full(len(a), np.nan), where=union > 0)
+    return np.asarray(np.divide(both, union, out=np.full(len(a), np.nan), where=union > 0))
 
 
 def centre(maps: np.ndarray) -> np.ndarray:
@@ -73,7 +73,7 @@ def shift(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     Returns:
         float64 (n,); NaN where a map is empty.
     """
-    return np.linalg.norm(centre(a) - centre(b), axis=1) / np.hypot(*a.shape[1:])
+    return np.asarray(np.linalg.norm(centre(a) - centre(b), axis=1) / np.hypot(*a.shape[1:]))
 
 
 def focus(maps: np.ndarray) -> np.ndarray:
@@ -88,7 +88,7 @@ def focus(maps: np.ndarray) -> np.ndarray:
     cells = maps.shape[1] * maps.shape[2]
     if cells == 1:
         return np.full(len(maps), np.nan)
-    return 1 - entr(_distribution(maps)).sum(axis=(1, 2)) / np.log(cells)
+    return np.asarray(1 - entr(_distribution(maps)).sum(axis=(1, 2)) / np.log(cells))
 
 
 def jsd(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -125,14 +125,14 @@ def _distribution(maps: np.ndarray) -> np.ndarray:
     """The positive parts, each divided by its sum; NaN where a map is empty. float64 (n, h, w)."""
     positive = np.where(empty(maps)[:, None, None], np.nan, np.maximum(maps, 0)).astype(np.float64)
     positive /= positive.max(axis=(1, 2), keepdims=True)  # so that the sum cannot overflow
-    return positive / positive.sum(axis=(1, 2), keepdims=True)
+    return np.asarray(positive / positive.sum(axis=(1, 2), keepdims=True))
 
 
 def _top(maps: np.ndarray, share: float) -> np.ndarray:
     cells = maps.shape[1] * maps.shape[2]
     place = cells - int(np.ceil(share * cells))
     least = np.partition(_cells(maps), place, axis=1)[:, place, None, None]
-    return (maps >= least) & (maps > 0) & ~empty(maps)[:, None, None]
+    return np.asarray((maps >= least) & (maps > 0) & ~empty(maps)[:, None, None])
 
 
 def _cells(maps: np.ndarray) -> np.ndarray:
@@ -140,7 +140,7 @@ def _cells(maps: np.ndarray) -> np.ndarray:
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.clip((_centred(a) * _centred(b)).sum(axis=1), -1, 1)
+    return np.asarray(np.clip((_centred(a) * _centred(b)).sum(axis=1), -1, 1))
 
 
 def _centred(values: np.ndarray) -> np.ndarray:
@@ -151,9 +151,8 @@ def _centred(values: np.ndarray) -> np.ndarray:
     scaled = np.divide(values, scale, out=np.zeros_like(values), where=scale > 0)
     centred = scaled - scaled.mean(axis=1, keepdims=True)
     length = np.linalg.norm(centred, axis=1, keepdims=True)
-    return np.divide(
-        centred, length, out=np.full_like(centred, np.nan), where=varies & (length > 0)
-    )
+    nothing = np.full_like(centred, np.nan)
+    return np.asarray(np.divide(centred, length, out=nothing, where=varies & (length > 0)))
 
 
 def _where_both(a: np.ndarray, b: np.ndarray, values: np.ndarray) -> np.ndarray:

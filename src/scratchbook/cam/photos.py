@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy.special import softmax
@@ -15,10 +13,14 @@ from scratchbook.cam import maps as cam_maps
 from scratchbook.cam.choices import resolve_epochs
 from scratchbook.cam.record import load_epoch
 from scratchbook.config.errors import ScratchbookError, nearest
+from scratchbook.config.specs import Cam, DatasetSpec
 from scratchbook.data.image import to_rgb
+from scratchbook.results.paths import RunFiles
+from scratchbook.results.reading import read_record
+from scratchbook.results.records import CamMaps
 
 
-def read_photos(files: Sequence[Path], dataset: dict[str, Any]) -> np.ndarray:
+def read_photos(files: Sequence[Path], dataset: DatasetSpec) -> np.ndarray:
     """Photos as the data set's own images were made: turned upright, converted and resized.
 
     Args:
@@ -31,7 +33,8 @@ def read_photos(files: Sequence[Path], dataset: dict[str, Any]) -> np.ndarray:
     Raises:
         ScratchbookError: a file that is not there, or is no whole image.
     """
-    size, resize = tuple(dataset["size"]), dataset["resize"]
+    (height, width), resize = dataset["size"], dataset["resize"]
+    size = height, width
     photos = []
     for file in files:
         try:
@@ -43,39 +46,40 @@ def read_photos(files: Sequence[Path], dataset: dict[str, Any]) -> np.ndarray:
 
 
 def map_photos(
-    run: dict[str, Any],
-    checkpoints: Path,
+    run: RunFiles,
     photos: np.ndarray,
-    choices: dict[str, Any],
+    names: Sequence[str],
+    choices: Cam | None,
     class_name: str | None = None,
     epochs: Sequence[int | str] = (),
-) -> dict[str, Any]:
+) -> CamMaps:
     """Explains photos in a run's epochs.
 
     One class is explained through all epochs, so that what moves is the network's attention: the
     one that is named, or for each photo the one that the last of these epochs predicts.
 
     Args:
-        run: the run's run.json.
-        checkpoints: the folder of its weights.
+        run: trained.
         photos: uint8 (image, H, W, 3).
-        choices: the notebook's `cam` section: `layer` and `method`.
+        names: (image,).
+        choices: the notebook's `cam` section, of which `layer` and `method` are used.
         class_name: of the class to explain.
         epochs: as in `cam.epochs`; every epoch whose weights were kept if empty.
 
     Returns:
-        As cam.h5: `maps` float32 (epoch, image, h, w), `epochs` int (epoch,), `labels` int
-        (image,) of the explained classes, `probability` float32 (epoch, image, class); `layer`,
-        `method`, `class_names`, `input_size`, `flags`.
+        The photos' maps; `labels` are the explained classes.
 
     Raises:
         ScratchbookError: no such class, layer or epoch.
     """
-    classes = run["data"]["class_names"]
+    record = read_record(run)
+    classes = record["data"]["class_names"]
     if class_name is not None and class_name not in classes:
         raise ScratchbookError(f"--class {class_name!r}: {nearest(class_name, classes)}")
-    files = {entry["epoch"]: checkpoints / entry["file"] for entry in run["checkpoints"]}
-    wanted = resolve_epochs(epochs, run["best_epoch"], run["epochs"]) if epochs else sorted(files)
+    files = run.weights(record)
+    wanted = sorted(files)
+    if epochs:
+        wanted = resolve_epochs(epochs, record["best_epoch"], record["epochs"])
     for epoch in wanted:
         if epoch not in files:
             raise ScratchbookError(
@@ -84,9 +88,10 @@ def map_photos(
             )
     if not wanted:
         raise ScratchbookError(f"--epochs: none of them; there are {sorted(files)}")
-    model = models.build(run["spec"], photos.shape[1:], seed=run["seed"])
-    layer = cam_maps.choose_layer(model, choices["layer"])
-    explain = cam_maps.mapper(model, layer.name, choices["method"])
+    model = models.build(record["spec"], photos.shape[1:], seed=record["seed"])
+    layer = cam_maps.choose_layer(model, choices["layer"] if choices else None)
+    method = choices["method"] if choices else "gradcam"
+    explain = cam_maps.mapper(model, layer.name, method)
 
     def explained(epoch: int, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         load_epoch(model, epoch, files[epoch])
@@ -98,14 +103,19 @@ def map_photos(
         anything = np.full(len(photos), cam_maps.PREDICTED)
         labels = explained(wanted[-1], anything)[1].argmax(axis=1)
     found = [explained(epoch, labels) for epoch in wanted]
-    return {
-        "maps": np.stack([maps for maps, _ in found]),
-        "epochs": np.array(wanted),
-        "labels": labels,
-        "probability": softmax(np.stack([logits for _, logits in found]), axis=-1),
-        "layer": layer.name,
-        "method": choices["method"],
-        "class_names": json.dumps(classes, ensure_ascii=False),
-        "input_size": json.dumps(photos.shape[1:3]),
-        "flags": json.dumps(layer.flags),
-    }
+    return CamMaps(
+        maps=np.stack([maps for maps, _ in found]),
+        epochs=np.array(wanted),
+        images=np.arange(len(photos)),
+        labels=labels,
+        probability=softmax(np.stack([logits for _, logits in found]), axis=-1),
+        names=list(names),
+        random_head=None,
+        layer=layer.name,
+        method=method,
+        target="label",
+        grid=layer.grid,
+        input_size=photos.shape[1:3],
+        class_names=classes,
+        flags=list(layer.flags),
+    )

@@ -1,47 +1,34 @@
-"""One job for all epochs: checkpoints and images in, cam.h5 and drift.csv out."""
+"""One network through all epochs: its checkpoints and some images in, their maps out."""
 
 from __future__ import annotations
 
-import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 from scipy.special import softmax
 
 from scratchbook.cam import maps as cam_maps
-from scratchbook.cam.drift import write_drift
 from scratchbook.config.errors import ScratchbookError
-from scratchbook.files import write_atomically
+from scratchbook.config.specs import Cam
+from scratchbook.results.prepared import Prepared
+from scratchbook.results.records import CamMaps
 
 if TYPE_CHECKING:
     import keras
 
-Target = Literal["label", "predicted"]
 
-
-def write_cam(
+def explain_epochs(
     build: Callable[[], keras.Model],
     checkpoints: Mapping[int, Path | None],
-    images: np.ndarray,
-    labels: np.ndarray,
-    names: Sequence[str],
-    index: np.ndarray,
-    class_names: Sequence[str],
-    layer: str | None,
-    method: cam_maps.Method,
-    output: Path,
-    drift_output: Path | None,
-    *,
-    target: Target = "label",
+    prepared: Prepared,
+    rows: np.ndarray,
+    choices: Cam,
     seed: int = 0,
-    other_seeds: Sequence[Path] = (),
-    batch_size: int | None = None,
-) -> None:
-    """Explains the images in every epoch and measures how the maps move between epochs.
+) -> CamMaps:
+    """Explains images in every epoch.
 
     The network is built once and compiled once; each epoch only loads its weights. Epoch 0, the
     network as `build` returns it, is always explained too: it is one of drift's baselines.
@@ -49,37 +36,30 @@ def write_cam(
     Args:
         build: returns the float32 network, uint8 (batch, H, W, C) to logits (batch, classes).
         checkpoints: weights file of each epoch; None (allowed for epoch 0) means as built.
-        images: uint8 (image, H, W, C).
-        labels: int (image,): the class that is explained.
-        names: str (image,).
-        index: int (image,): rows in the prepared data.
-        class_names: (class,).
-        layer: its name, or None for the deepest with a grid of at least 7×7.
-        method: `gradcam` or `hirescam`.
-        output: cam.h5, as in the contract, with `random_head` float32 (epoch, image, h, w) and
-            the attribute `target` besides.
-        drift_output: drift.csv, or None where `write_drift` measures the maps later.
-        target: explain the image's `label`, or the class that is `predicted` in each epoch.
+        prepared: the data.
+        rows: int (image,): which of its images.
+        choices: the notebook's `cam` section: `layer`, `method` and `target` (explain the image's
+            `label`, or the class that is `predicted` in each epoch).
         seed: of the random head's weights.
-        other_seeds: cam.h5 of the same experiment under other seeds, for drift's baseline.
-        batch_size: images at a time, as `mapper` chooses unless given.
 
     Raises:
-        ScratchbookError: no such layer or method, weights that do not fit the network, or other
-            seeds' maps that cannot be compared.
+        ScratchbookError: no such layer, method or target, or weights that do not fit the network.
     """
+    images, labels = prepared.images[rows], prepared.labels[rows]
+    method, target = choices["method"], choices["target"]
     model = build()
-    chosen = cam_maps.choose_layer(model, layer)
-    explain = cam_maps.mapper(model, chosen.name, method, batch_size)
+    chosen = cam_maps.choose_layer(model, choices["layer"])
+    explain = cam_maps.mapper(model, chosen.name, method)
     if target not in ("label", "predicted"):
         raise ScratchbookError(f"cam.target: {target!r}; write 'label' or 'predicted'")
     wanted = labels if target == "label" else np.full_like(labels, cam_maps.PREDICTED)
     fresh = _fresh_weights(cam_maps.head_layers(model, chosen.name), seed)
 
-    files = {0: None, **dict(sorted(checkpoints.items()))}
+    files = {0: None, **checkpoints}
+    epochs = sorted(files)
     found, logits, randomised = [], [], []
-    for epoch, file in sorted(files.items()):
-        load_epoch(model, epoch, file)
+    for epoch in epochs:
+        load_epoch(model, epoch, files[epoch])
         epoch_maps, epoch_logits = explain(images, wanted)
         found.append(epoch_maps)  # (image, h, w)
         logits.append(epoch_logits)  # (image, class)
@@ -87,29 +67,22 @@ def write_cam(
             head.set_weights(weights)
         randomised.append(explain(images, wanted)[0])
 
-    _write_h5(
-        output,
-        arrays={
-            "maps": np.stack(found),
-            "random_head": np.stack(randomised),
-            "epochs": np.array(sorted(files), dtype=np.int64),
-            "images": np.asarray(index, dtype=np.int64),
-            "labels": np.asarray(labels, dtype=np.int64),
-            "probability": softmax(np.stack(logits), axis=-1),  # (epoch, image, class)
-            "names": np.array([str(name) for name in names], dtype=h5py.string_dtype()),
-        },
-        attributes={
-            "layer": chosen.name,
-            "method": method,
-            "target": target,
-            "grid": json.dumps(chosen.grid),
-            "input_size": json.dumps(images.shape[1:3]),
-            "class_names": json.dumps(list(class_names), ensure_ascii=False),
-            "flags": json.dumps(chosen.flags),
-        },
+    return CamMaps(
+        maps=np.stack(found),
+        epochs=np.array(epochs, dtype=np.int64),
+        images=np.asarray(rows, dtype=np.int64),
+        labels=np.asarray(labels, dtype=np.int64),
+        probability=softmax(np.stack(logits), axis=-1),  # (epoch, image, class)
+        names=[prepared.names[row] for row in rows],
+        random_head=np.stack(randomised),
+        layer=chosen.name,
+        method=method,
+        target=target,
+        grid=chosen.grid,
+        input_size=images.shape[1:3],
+        class_names=prepared.class_names,
+        flags=list(chosen.flags),
     )
-    if drift_output is not None:
-        write_drift(output, drift_output, other_seeds)
 
 
 def load_epoch(model: keras.Model, epoch: int, file: Path | None) -> None:
@@ -143,15 +116,3 @@ def _fresh_weights(layers: list[keras.Layer], seed: int) -> list[tuple[keras.Lay
         twin.build_from_config(layer.get_build_config())
         fresh.append((layer, twin.get_weights()))
     return fresh
-
-
-def _write_h5(output: Path, arrays: dict[str, np.ndarray], attributes: dict[str, str]) -> None:
-    """Everything into one file that is there whole or not at all."""
-
-    def write(partial: Path) -> None:
-        with h5py.File(partial, "w") as file:
-            for name, array in arrays.items():
-                file[name] = array
-            file.attrs.update(attributes)
-
-    write_atomically(output, write)

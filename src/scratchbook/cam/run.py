@@ -4,64 +4,57 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from scratchbook import models
 from scratchbook.cam.choices import choose_images, resolve_epochs
-from scratchbook.cam.record import write_cam
-from scratchbook.data.prepared import Prepared
+from scratchbook.cam.record import explain_epochs
+from scratchbook.config.specs import Cam
+from scratchbook.results.paths import RunFiles
+from scratchbook.results.prepared import Prepared
+from scratchbook.results.reading import read_record
+from scratchbook.results.writing import write_cam
 
 
 def map_run(
-    run: dict[str, Any],
-    checkpoints: Path,
+    run: RunFiles,
     prepared: Prepared,
-    choices: dict[str, Any],
-    output: Path,
+    choices: Cam,
     *,
     pretrained: Path,
-    initial_run: Path | None,
+    initial_run: RunFiles | None,
     say: Callable[[str], None],
 ) -> None:
     """Explains a notebook's images in every epoch that was asked for and kept, and in the weights
     that the run started from: drawn at random, pretrained, or another run's.
 
     Args:
-        run: the run's run.json.
-        checkpoints: the folder of its weights.
+        run: trained; its cam.h5 is written.
         prepared: the data it was trained on.
         choices: the notebook's `cam` section.
-        output: cam.h5.
         pretrained: the folder of backbones' weights files.
-        initial_run: run.json of the run that `initial_weights` names, its checkpoints beside it.
+        initial_run: the run that `initial_weights` names.
         say: takes a line for the log and the terminal.
 
     Raises:
         ScratchbookError: no such layer, image or method; weights that cannot be loaded.
     """
-    images = choices["images"]
-    named = None if isinstance(images, int) else images
-    count = images if isinstance(images, int) else len(images)
+    record = read_record(run)
+    seed, images = record["seed"], choices["images"]
+    count, named = (images, None) if isinstance(images, int) else (len(images), images)
     rows = choose_images(
         prepared.labels, prepared.split, count, seed=0, named=named, names=prepared.names
     )
-    files = {entry["epoch"]: checkpoints / entry["file"] for entry in run["checkpoints"]}
-    wanted = resolve_epochs(choices["epochs"], run["best_epoch"], run["epochs"])
-    write_cam(
+    files = run.weights(record)
+    wanted = resolve_epochs(choices["epochs"], record["best_epoch"], record["epochs"])
+    cam = explain_epochs(
         lambda: models.start(
-            run["spec"], prepared, seed=run["seed"], pretrained=pretrained, initial_run=initial_run
+            record["spec"], prepared, seed=seed, pretrained=pretrained, initial_run=initial_run
         ),
         {epoch: files[epoch] for epoch in wanted if epoch},
-        prepared.images[rows],
-        prepared.labels[rows],
-        [prepared.names[row] for row in rows],
+        prepared,
         rows,
-        prepared.class_names,
-        choices["layer"],
-        choices["method"],
-        output,
-        None,
-        target=choices["target"],
-        seed=run["seed"],
+        choices,
+        seed,
     )
+    write_cam(run.cam, cam)
     say(f"Grad-CAM of {len(rows)} images in epochs {', '.join(map(str, wanted))}")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from scratchbook.config.errors import ScratchbookError, nearest
+from scratchbook.results.paths import Results, RunFiles
 
 from .chosen import add_smoke, chosen_project
 
@@ -44,50 +44,49 @@ def run(given: argparse.Namespace) -> None:
             f"{given.notebook} has no {given.experiment!r}; "
             f"{nearest(given.experiment, notebook.experiments)}"
         )
-    experiment = Path(project.results, given.notebook, given.experiment)
-    folder = _trained(experiment, given.seed)
+    runs = Results(Path(project.results)).runs(given.notebook, given.experiment)
+    run = _trained(runs, given)
 
     from scratchbook.cam.photos import map_photos, read_photos
-    from scratchbook.files import write_text
     from scratchbook.hardware import prepare_keras
     from scratchbook.report.pictures import cam_sheet
+    from scratchbook.results.files import write_text
 
     photos = read_photos(given.image, project.dataset(notebook.dataset))
     prepare_keras(project.threads(given.notebook, given.experiment), gpu=False)
-    choices = project.page(given.notebook)["cam"] or {"layer": None, "method": "gradcam"}
     cam = map_photos(
-        json.loads((folder / "run.json").read_text(encoding="utf-8")),
-        folder / "checkpoints",
+        run,
         photos,
-        choices,
+        [file.name for file in given.image],
+        project.cam(given.notebook),
         given.class_name,
         given.epochs,
     )
     output = given.output or Path(f"cam-{given.experiment}.svg")
     write_text(output, cam_sheet(cam, list(photos), given.own_scale))
-    classes = json.loads(cam["class_names"])
     for row, file in enumerate(given.image):
-        print(f"{file}: {cam['method']} of {classes[cam['labels'][row]]} at layer {cam['layer']}")
-        for at, epoch in enumerate(cam["epochs"]):
-            probability = cam["probability"][at, row]
+        label = cam.labels[row]
+        explained = cam.class_names[label]
+        print(f"{file}: {cam.method} of {explained} at layer {cam.layer}")
+        for at, epoch in enumerate(cam.epochs):
+            probability = cam.probability[at, row]
             answer = probability.argmax()
             print(
-                f"  epoch {epoch:>3}: predicts {classes[answer]} ({probability[answer]:.2f}), "
-                f"{classes[cam['labels'][row]]} {probability[cam['labels'][row]]:.2f}"
+                f"  epoch {epoch:>3}: predicts {cam.class_names[answer]} "
+                f"({probability[answer]:.2f}), {explained} {probability[label]:.2f}"
             )
-    for flag in json.loads(cam["flags"]):
+    for flag in cam.flags:
         print(f"{flag}: the map's grid is so coarse that much of it is chance")
     print(f"wrote {output}")
 
 
-def _trained(experiment: Path, seed: int | None) -> Path:
-    """The folder of the run, which must have ended."""
-    name = "seed*" if seed is None else f"seed{seed}"
-    found = sorted(file.parent for file in experiment.glob(f"{name}/run.json"))
-    if not found:
-        which = "" if seed is None else f" with seed {seed}"
-        raise ScratchbookError(
-            f"{experiment}: no run{which} has been trained; "
-            f"`snakemake --config 'notebooks=[{experiment.parent.name}]'` trains it"
-        )
-    return found[0]
+def _trained(runs: list[RunFiles], given: argparse.Namespace) -> RunFiles:
+    """The first run of those asked for that has ended."""
+    for run in runs:
+        if given.seed in (None, run.seed) and run.record.is_file():
+            return run
+    which = "" if given.seed is None else f" with seed {given.seed}"
+    raise ScratchbookError(
+        f"{given.notebook}/{given.experiment}: no run{which} has been trained; "
+        f"`snakemake --config 'notebooks=[{given.notebook}]'` trains it"
+    )

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .records import RunRecord
 
 RESERVED = {"data", "smoke", "logs", "benchmarks", "state", "progress", "partial"}
 """Folders of results/ that are no notebook's."""
@@ -30,6 +34,10 @@ class RunFiles:
     @property
     def checkpoints(self) -> Path:
         return self.folder / "checkpoints"
+
+    def weights(self, record: RunRecord) -> dict[int, Path]:
+        """The files of the epochs whose weights were kept."""
+        return {each["epoch"]: self.checkpoints / each["file"] for each in record["checkpoints"]}
 
     @property
     def metrics(self) -> Path:
@@ -83,6 +91,9 @@ class NotebookFiles:
     def figures(self) -> Path:
         return self.folder / "figures"
 
+    def figure(self, name: str) -> Path:
+        return self.figures / f"{name}.svg"
+
 
 @dataclass(frozen=True)
 class Results:
@@ -102,6 +113,11 @@ class Results:
         found = (RunFiles(folder) for folder in folders if folder.name[4:].isdecimal())
         return sorted(found, key=lambda run: (run.folder.parent, run.seed))
 
+    @property
+    def partial(self) -> Results:
+        """Where tables and figures of a page with missing runs go."""
+        return Results(self.root / "partial")
+
     def notebook(self, name: str) -> NotebookFiles:
         return NotebookFiles(self.root / name)
 
@@ -119,11 +135,16 @@ class Results:
         return self.root / "progress" / f"{self._place(notebook, experiment, seed)}.json"
 
     def log(self, *names: str) -> Path:
-        """Of the job that these names stand for: `log("data", dataset)`, `log("report")`."""
+        """What a job said: `log("data", dataset)`, `log("report")`."""
         return self.root / "logs" / f"{'/'.join(names)}.log"
 
-    def benchmark(self, *names: str) -> Path:
-        return self.root / "benchmarks" / f"{'/'.join(names)}.tsv"
+    def run_log(self, job: str, notebook: str, experiment: str, seed: int | str) -> Path:
+        """What a job of a run said; `job` is `train`, `evaluate`, `cam` or `drift`."""
+        return self.log(self._place(notebook, experiment, seed), job)
+
+    def benchmark(self, log: Path) -> Path:
+        """Time and memory of the job with that log."""
+        return self.root / "benchmarks" / log.relative_to(self.root / "logs").with_suffix(".tsv")
 
     def seeds_begun(self, notebook: str, experiment: str) -> set[int]:
         """Of the runs that have left anything: results, a log, a state, their progress."""
