@@ -38,7 +38,7 @@ from scratchbook.diagnoses import (
 from scratchbook.evaluation import write_metrics
 
 LIMITS = Thresholds()
-RECORDS = REPOSITORY / "docs" / "reproduction"
+RECORDS = REPOSITORY / "records"
 
 
 def history(

@@ -14,7 +14,9 @@ from projects import REPOSITORY, make_project, run, scratchbook
 from result_trees import make_page, make_results
 from scratchbook.cli.listing import reproduced
 from scratchbook.config.errors import ScratchbookError
-from scratchbook.reproduction import RECORDS, collect_records, reproduction_page
+from scratchbook.reproduction import collect_records, reproduction_page
+from scratchbook.results.errors import DamagedError
+from scratchbook.results.paths import Results
 
 
 @pytest.fixture
@@ -22,7 +24,8 @@ def page(tmp_path: Path) -> dict:
     """A page whose runs' records were collected, and whose results are gone since."""
     page = make_page()
     make_results(tmp_path / "results", page)
-    collect_records(tmp_path / "results", [page], tmp_path / "records")
+    (tmp_path / "results/shapes/train1/seed0/drift.csv").write_text("epoch\n1\n")
+    collect_records(Results(tmp_path / "results"), [page], Results(tmp_path / "records"))
     shutil.rmtree(tmp_path / "results")
     return page
 
@@ -35,12 +38,12 @@ def row_of(text: str, experiment: str) -> list[str]:
 def test_only_small_text_records_are_kept(page: dict, tmp_path: Path) -> None:
     folder = tmp_path / "records/shapes/train1/seed0"
     names = {file.name for file in folder.iterdir()}
-    assert names - {"drift.csv"} == set(RECORDS) - {"drift.csv"}
+    assert names == {"run.json", "metrics.json", "history.csv", "drift.csv"}
     assert sum(file.stat().st_size for file in folder.iterdir()) < 200_000
 
 
 def test_the_table_can_be_made_again_from_the_records_alone(page: dict, tmp_path: Path) -> None:
-    text = reproduction_page([page], tmp_path / "records", {})
+    text = reproduction_page([page], Results(tmp_path / "records"), {})
     values, epochs = [], []
     for seed in (0, 1):
         folder = tmp_path / f"records/shapes/train1/seed{seed}"
@@ -61,11 +64,11 @@ def test_the_table_can_be_made_again_from_the_records_alone(page: dict, tmp_path
 def test_a_range_of_several_intervals_is_not_called_a_95_percent_interval(
     page: dict, tmp_path: Path
 ) -> None:
-    text = reproduction_page([page], tmp_path / "records", {})
+    text = reproduction_page([page], Results(tmp_path / "records"), {})
     assert re.search(r"side all that the seeds' 95 % intervals span, \[0\.\d", text)
     for folder in (tmp_path / "records").glob("*/*/seed1"):
         shutil.rmtree(folder)
-    text = reproduction_page([page], tmp_path / "records", {})
+    text = reproduction_page([page], Results(tmp_path / "records"), {})
     assert re.search(r"side the 95 % interval \[0\.\d", text)
 
 
@@ -74,12 +77,13 @@ def test_a_whole_number_ends_in_no_point(
     page: dict, tmp_path: Path, value: float, written: str
 ) -> None:
     page["experiments"][0]["recorded"] = {"val_accuracy": 0.7, "val_loss": value}
-    assert row_of(reproduction_page([page], tmp_path / "records", {}), "train1")[5] == written
+    text = reproduction_page([page], Results(tmp_path / "records"), {})
+    assert row_of(text, "train1")[5] == written
 
 
 def test_the_findings_are_those_that_the_notebook_wants(page: dict, tmp_path: Path) -> None:
     def findings(**wanted) -> str:
-        text = reproduction_page([page | {"diagnoses": wanted}], tmp_path / "records", {})
+        text = reproduction_page([page | {"diagnoses": wanted}], Results(tmp_path / "records"), {})
         return row_of(text, "train1")[9]
 
     assert findings() == "UNDERTRAINED"
@@ -97,14 +101,14 @@ def test_the_data_set_has_the_images_of_the_run_that_trains_on_most(
         experiment["spec"]["validation"] = validation
     make_results(tmp_path / "results", page | {"experiments": [few]}, counts={"train": 300})
     make_results(tmp_path / "results", page | {"experiments": others})
-    collect_records(tmp_path / "results", [page], tmp_path / "records")
-    assert "400 images to train on" in reproduction_page([page], tmp_path / "records", {})
+    collect_records(Results(tmp_path / "results"), [page], Results(tmp_path / "records"))
+    assert "400 images to train on" in reproduction_page([page], Results(tmp_path / "records"), {})
 
 
 def test_one_core_is_told_in_the_singular(page: dict, tmp_path: Path) -> None:
     for file in (tmp_path / "records").glob("*/*/*/run.json"):
         file.write_text(file.read_text().replace('"cores": 2', '"cores": 1'))
-    assert "a CPU, 1 core;" in reproduction_page([page], tmp_path / "records", {})
+    assert "a CPU, 1 core;" in reproduction_page([page], Results(tmp_path / "records"), {})
 
 
 def test_the_listed_accuracy_is_of_the_recorded_split_and_of_the_projects_seeds(
@@ -144,7 +148,7 @@ def test_the_list_tells_an_unreadable_file_below_its_table(tmp_path: Path) -> No
 def test_a_run_that_is_missing_is_listed_with_the_reason(page: dict, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "records/shapes/train2")
     text = reproduction_page(
-        [page], tmp_path / "records", {"shapes": {"train2": "Its weights are not here."}}
+        [page], Results(tmp_path / "records"), {"shapes": {"train2": "Its weights are not here."}}
     )
     assert "- **train2**, recorded 0.75: Its weights are not here." in text
     assert "| train2 |" not in text
@@ -154,7 +158,7 @@ def test_an_unfinished_run_is_not_collected(tmp_path: Path) -> None:
     page = make_page()
     make_results(tmp_path / "results", page)
     (tmp_path / "results/shapes/train1/seed1/metrics.json").unlink()
-    collect_records(tmp_path / "results", [page], tmp_path / "records")
+    collect_records(Results(tmp_path / "results"), [page], Results(tmp_path / "records"))
     assert [f.name for f in (tmp_path / "records/shapes/train1").iterdir()] == ["seed0"]
 
 
@@ -169,19 +173,19 @@ def test_a_remark_on_what_there_is_not_is_refused(
     page: dict, tmp_path: Path, remarks: dict, told: str
 ) -> None:
     with pytest.raises(ScratchbookError, match=told):
-        reproduction_page([page], tmp_path / "records", remarks)
+        reproduction_page([page], Results(tmp_path / "records"), remarks)
 
 
 def test_a_broken_record_is_named(page: dict, tmp_path: Path) -> None:
     broken = tmp_path / "records/shapes/train1/seed0"
     (broken / "run.json").write_text("{")
-    with pytest.raises(ScratchbookError, match="train1/seed0: its record cannot be read"):
-        reproduction_page([page], tmp_path / "records", {})
+    with pytest.raises(DamagedError, match=r"train1 seed 0 has an unreadable .*run\.json"):
+        reproduction_page([page], Results(tmp_path / "records"), {})
 
 
 def test_the_committed_page_follows_from_the_committed_records(tmp_path: Path) -> None:
     project = tmp_path / "project"
-    for part in ("config", "docs", "src"):
+    for part in ("config", "docs", "records", "src"):
         shutil.copytree(REPOSITORY / part, project / part)
     committed = (project / "docs/reproduction.md").read_text()
     answer = run(project, "-m", "scratchbook.cli", "reproduction")

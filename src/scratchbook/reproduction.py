@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import math
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from scratchbook.config.errors import ScratchbookError, nearest
+from scratchbook.config.specs import DeclaredExperiment, Page, Trial
 from scratchbook.diagnoses import diagnose_run, thresholds_of, unmuted
+from scratchbook.results.paths import Results, RunFiles
+from scratchbook.results.reading import read_history, read_metrics, read_record
+from scratchbook.results.records import History, Metrics, RunRecord, SplitMetrics
 
-RECORDS = ("run.json", "metrics.json", "history.csv", "drift.csv")
-"""What is kept of a run: all that the page is made from, and nothing larger."""
-NEEDED = RECORDS[:3]
 COMMAND = "scratchbook reproduction"
 _HEAD = (
     "experiment | parameters | recorded | reproduced | at the recorded epoch "
@@ -29,30 +26,21 @@ _HEAD = (
 class Record:
     """One run's text records."""
 
-    folder: Path
-    run: dict[str, Any]
-    metrics: dict[str, Any]
-    history: list[dict[str, float]]
+    files: RunFiles
+    run: RunRecord
+    metrics: Metrics
+    history: History
 
     @property
-    def measured(self) -> dict[str, Any]:
+    def measured(self) -> SplitMetrics:
         """The figures at the best epoch, on the split that the recorded ones are compared with."""
         return self.metrics["splits"][self.metrics["validation"]]
 
-    def at(self, epoch: int | None) -> dict[str, float] | None:
-        """The history's row of an epoch, if the run came so far."""
-        return next((row for row in self.history if row["epoch"] == epoch), None)
 
-
-def collect_records(results: Path, trials: Iterable[dict[str, Any]], records: Path) -> list[Path]:
-    """Copies the text records of every finished run to `records`/{notebook}/{experiment}/seed{n}.
+def collect_records(results: Results, trials: Iterable[Trial], records: Results) -> list[Path]:
+    """Copies the text records of every finished run.
 
     A run that answers with NaN has no figures to keep.
-
-    Args:
-        results: the folder of results.
-        trials: of each notebook its `name` and `experiments` (`name` each).
-        records: docs/reproduction.
 
     Returns:
         The folders that were written, in the order in which the experiments are declared.
@@ -60,47 +48,53 @@ def collect_records(results: Path, trials: Iterable[dict[str, Any]], records: Pa
     written = []
     for trial in trials:
         for experiment in trial["experiments"]:
-            place = Path(trial["name"], experiment["name"])
-            for run in _by_seed(results / place):
-                if not all((run / name).is_file() for name in NEEDED):
+            for run in results.runs(trial["name"], experiment["name"]):
+                if not all(file.is_file() for file in _needed(run)):
                     continue
-                if "trouble" in json.loads((run / "metrics.json").read_text(encoding="utf-8")):
+                if "trouble" in read_metrics(run):
                     continue
-                folder = records / place / run.name
-                folder.mkdir(parents=True, exist_ok=True)
-                for name in RECORDS:
-                    (folder / name).unlink(missing_ok=True)
-                    if (run / name).is_file():
-                        shutil.copyfile(run / name, folder / name)
-                written.append(folder)
+                kept = records.run(trial["name"], experiment["name"], run.seed)
+                kept.folder.mkdir(parents=True, exist_ok=True)
+                copies = [*_needed(kept), kept.drift]
+                for file, copy in zip([*_needed(run), run.drift], copies, strict=True):
+                    copy.unlink(missing_ok=True)
+                    if file.is_file():
+                        shutil.copyfile(file, copy)
+                written.append(kept.folder)
     return written
 
 
+def _needed(run: RunFiles) -> list[Path]:
+    """What the page is made from. Nothing larger is kept; drift.csv is, where there is one."""
+    return [run.record, run.metrics, run.history]
+
+
 def reproduction_page(
-    pages: Sequence[dict[str, Any]], records: Path, remarks: Mapping[str, Mapping[str, str]]
+    pages: Sequence[Page], records: Results, remarks: Mapping[str, Mapping[str, str]]
 ) -> str:
     """The Markdown page: a table and the differences of each notebook.
 
     Args:
         pages: the notebooks as declared (`Project.page`).
-        records: holds {notebook}/{experiment}/seed{n}/ with the files of `RECORDS`.
+        records: what `collect_records` kept.
         remarks: {notebook: {experiment: why it differs, or why it was not run}}.
 
     Raises:
-        ScratchbookError: a remark on what there is not, or a record that cannot be read.
+        ScratchbookError: a remark on what there is not, or a run without figures.
+        MissingError, DamagedError: a record that cannot be read.
     """
     _check_remarks(pages, remarks)
     chapters = [
         _chapter(page, records, remarks.get(page["name"], {}))
         for page in pages
-        if (records / page["name"]).is_dir() or any(e["recorded"] for e in page["experiments"])
+        if records.runs(page["name"]) or any(e["recorded"] for e in page["experiments"])
     ]
     intro = f"""# Recorded and reproduced
 
-Generated by `{COMMAND}` from the records under [reproduction/](reproduction/): of each run its
+Generated by `{COMMAND}` from the records under [records/](../records/): of each run its
 `run.json` (spec, seed, packages, commit, hardware, data hash), `metrics.json`, `history.csv` and
 `drift.csv`. Do not edit it; the words on differences are in
-[reproduction/remarks.yaml](reproduction/remarks.yaml).
+[records/remarks.yaml](../records/remarks.yaml).
 
 Accuracies are of the best epoch, on the split that the lab notebook reported, with the 95 % Wilson
 interval of that many images where one seed was run and each seed's value where several were. The
@@ -112,11 +106,12 @@ Findings are explained in [diagnoses.md](diagnoses.md).
     return "\n".join([intro, *chapters])
 
 
-def _chapter(page: dict[str, Any], records: Path, remarks: Mapping[str, str]) -> str:
-    rows, words, absent, found = [], [], [], []
+def _chapter(page: Page, records: Results, remarks: Mapping[str, str]) -> str:
+    rows, words, absent = [], [], []
+    found: list[Record] = []
     for experiment in page["experiments"]:
         name = experiment["name"]
-        runs = [read_record(f) for f in _by_seed(records / page["name"] / name)]
+        runs = [_read(run) for run in records.runs(page["name"], name)]
         remark = remarks.get(name, "")
         if not runs:
             recorded = experiment["recorded"].get("val_accuracy")
@@ -140,13 +135,15 @@ def _chapter(page: dict[str, Any], records: Path, remarks: Mapping[str, str]) ->
     return "\n".join(lines)
 
 
-def _row(page: dict[str, Any], experiment: dict[str, Any], runs: list[Record]) -> list[str]:
+def _row(page: Page, experiment: DeclaredExperiment, runs: list[Record]) -> list[str]:
     recorded = experiment["recorded"]
     epoch = recorded.get("epoch")
-    then = [row for run in runs if (row := run.at(epoch))]
-    losses = [row["val_loss"] for run in runs if (row := run.at(run.metrics["epoch"]))]
+    then = [row for run in runs if (row := run.history.at(epoch))]
+    losses = [row["val_loss"] for run in runs if (row := run.history.at(run.metrics["epoch"]))]
     limits = thresholds_of(page)
-    found = [one for run in runs for one in diagnose_run(experiment["name"], run.folder, limits)]
+    found = [
+        one for run in runs for one in diagnose_run(experiment["name"], run.files.folder, limits)
+    ]
     codes = [one.code for one in unmuted(found, page)]
     return [
         experiment["name"],
@@ -162,7 +159,7 @@ def _row(page: dict[str, Any], experiment: dict[str, Any], runs: list[Record]) -
     ]
 
 
-def _difference(experiment: dict[str, Any], runs: list[Record]) -> str:
+def _difference(experiment: DeclaredExperiment, runs: list[Record]) -> str:
     """How far the reproduced accuracy is from the recorded one; empty if none was recorded."""
     recorded = experiment["recorded"].get("val_accuracy")
     if recorded is None:
@@ -192,7 +189,7 @@ def _epochs(runs: list[Record]) -> str:
     return f"epoch {best} of {_each(str(run.run['epochs']) for run in runs)}"
 
 
-def _where(page: dict[str, Any], runs: list[Record]) -> str:
+def _where(page: Page, runs: list[Record]) -> str:
     """Data, hardware, versions and commits of a notebook's runs, in a sentence or two."""
     first = runs[0]
     split = first.metrics["validation"]
@@ -220,34 +217,17 @@ def _where(page: dict[str, Any], runs: list[Record]) -> str:
     )
 
 
-def read_record(folder: Path) -> Record:
-    """The records of one run.
-
-    Raises:
-        ScratchbookError: a file is missing or cannot be read.
-    """
-    try:
-        run, metrics = (
-            json.loads((folder / name).read_text(encoding="utf-8")) for name in NEEDED[:2]
-        )
-        with (folder / "history.csv").open(newline="", encoding="utf-8") as file:
-            history = [
-                {key: float(value) if value else math.nan for key, value in row.items()}
-                for row in csv.DictReader(file)
-            ]
-    except (OSError, ValueError, TypeError) as error:
-        raise ScratchbookError(f"{folder}: its record cannot be read: {error}") from None
+def _read(run: RunFiles) -> Record:
+    metrics = read_metrics(run)
     if "trouble" in metrics:
         raise ScratchbookError(
-            f"{folder}: nothing was reproduced ({'; '.join(metrics['trouble'])}); "
+            f"{run.folder}: nothing was reproduced ({'; '.join(metrics['trouble'])}); "
             "delete this folder and tell it in remarks.yaml"
         )
-    return Record(folder, run, metrics, history)
+    return Record(run, read_record(run), metrics, read_history(run))
 
 
-def _check_remarks(
-    pages: Sequence[dict[str, Any]], remarks: Mapping[str, Mapping[str, str]]
-) -> None:
+def _check_remarks(pages: Sequence[Page], remarks: Mapping[str, Mapping[str, str]]) -> None:
     known = {page["name"]: [e["name"] for e in page["experiments"]] for page in pages}
     for notebook, each in remarks.items():
         if notebook not in known:
@@ -260,10 +240,6 @@ def _check_remarks(
                     f"remarks.yaml: {notebook} has no experiment {name!r}; "
                     f"{nearest(name, known[notebook])}"
                 )
-
-
-def _by_seed(experiment: Path) -> list[Path]:
-    return sorted(experiment.glob("seed*"), key=lambda folder: int(folder.name[4:]))
 
 
 def _each(texts: Iterable[str]) -> str:

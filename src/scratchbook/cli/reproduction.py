@@ -1,4 +1,4 @@
-"""Keep the records of finished runs in docs/reproduction and write docs/reproduction.md."""
+"""Keep the records of finished runs in records/ and write docs/reproduction.md from them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import argparse
 from pathlib import Path
 
 from scratchbook.config.reading import read_yaml
+from scratchbook.results.paths import Results
 
 from .chosen import chosen_project
 
-RECORDS = Path("docs/reproduction")
+RECORDS, PAGE = Path("records"), Path("docs/reproduction.md")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,14 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> None:
-    from scratchbook.files import write_text
     from scratchbook.reproduction import collect_records, reproduction_page
+    from scratchbook.results.files import write_text
 
     project = chosen_project([])
     pages = [project.page(name) for name in project.notebooks]
-    for folder in collect_records(given.results, pages, RECORDS):
+    for folder in collect_records(Results(given.results), pages, Results(RECORDS)):
         print(f"kept {folder}")
     remarks = read_yaml(RECORDS / "remarks.yaml") or {}
-    page = RECORDS.with_suffix(".md")
-    write_text(page, reproduction_page(pages, RECORDS, remarks))
-    print(f"wrote {page}")
+    write_text(PAGE, reproduction_page(pages, Results(RECORDS), remarks))
+    print(f"wrote {PAGE}")
