@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import math
 import re
 from dataclasses import replace
@@ -17,25 +19,38 @@ from hypothesis import strategies as st
 from projects import REPOSITORY
 from result_trees import make_page, make_results, make_spec
 from scratchbook.comparison import compare
+from scratchbook.comparison.tables import Comparison
 from scratchbook.comparison.verdict import COVERS_IMAGES
+from scratchbook.config.diagnoses import DIAGNOSES, Diagnoses, Diagnosis, Thresholds
+from scratchbook.config.errors import ScratchbookError
 from scratchbook.diagnoses import (
-    CODES,
-    Thresholds,
+    RULES,
+    ExperimentSeen,
+    Finding,
+    NotebookSeen,
+    Prior,
+    RunSeen,
+    Shown,
     count_classes,
     diagnose,
     diagnose_recorded,
+    diagnose_run,
+    finds,
     leak,
     learning_rate_too_high,
     not_a_number,
     overfit,
     prior_collapse,
-    read_history,
     saturated,
     seed_noise,
     small_test,
     undertrained,
 )
 from scratchbook.evaluation import write_metrics
+from scratchbook.language import mark, speaking
+from scratchbook.results.paths import Results, RunFiles
+from scratchbook.results.reading import read_history
+from scratchbook.results.records import History
 
 LIMITS = Thresholds()
 RECORDS = REPOSITORY / "records"
@@ -46,20 +61,32 @@ def history(
     val_loss: list[float],
     accuracy: list[float] | None = None,
     val_accuracy: list[float] | None = None,
-) -> dict[str, np.ndarray]:
+    learning_rate: list[float] | None = None,
+) -> RunSeen:
     n = len(loss)
-    return {
+    columns = {
         "epoch": np.arange(1.0, n + 1),
         "loss": np.array(loss),
         "val_loss": np.array(val_loss),
         "accuracy": np.array(accuracy or [0.5] * n),
         "val_accuracy": np.array(val_accuracy or [0.5] * n),
-        "learning_rate": np.full(n, 0.01),
+        "learning_rate": np.array(learning_rate or [0.01] * n),
     }
+    return RunSeen(history=History(columns))
 
 
-def codes(found: list[Any]) -> list[str]:
+def codes(found: list[Finding]) -> list[str]:
     return [one.code for one in found]
+
+
+def found_in(page: dict[str, Any], root: Path, **more: Any) -> list[Finding]:
+    results = Results(root)
+    return diagnose(page, results, compare(page, results), **more)
+
+
+def noisy_in(comparison: Comparison, limits: Thresholds) -> set[str]:
+    rows = {row["experiment"]: row for row in comparison.rows.to_dict("records")}
+    return {name for name in rows if seed_noise(ExperimentSeen(name, rows, comparison), limits)}
 
 
 # what the notebooks of 2019 wrote down
@@ -94,8 +121,8 @@ def test_a_recorded_collapse_is_certain_only_where_the_class_shares_are_known() 
     good = {"val_loss": 0.3255, "val_accuracy": 0.9}  # 0.3251 is the entropy of nine to one
     (guessed,) = diagnose_recorded("train1", good, classes=2)
     assert "if the largest class had 90.0% of the images: the net may" in guessed.message
-    assert diagnose_recorded("train1", good, classes=2, entropy=0.693, majority=0.51) == []
-    (known,) = diagnose_recorded("train1", good, classes=2, entropy=0.325, majority=0.9)
+    assert diagnose_recorded("train1", good, classes=2, prior=Prior(0.693, 0.51)) == []
+    (known,) = diagnose_recorded("train1", good, classes=2, prior=Prior(0.325, 0.9))
     assert "has learnt nothing from the images" in known.message
 
 
@@ -104,11 +131,11 @@ def test_recorded_figures_are_held_against_the_measured_class_shares(tmp_path: P
     equal, unequal = page["experiments"][:2]
     equal["recorded"] = {"val_loss": math.log(3), "val_accuracy": 1 / 3}
     unequal["recorded"] = {"val_loss": 1.068, "val_accuracy": 0.453}  # the made validation images
-    (found,) = diagnose(page, tmp_path, compare(page, tmp_path))
+    (found,) = found_in(page, tmp_path)
     assert found.experiment == equal["name"]
     assert "the net may answer" in found.message
     make_results(tmp_path, page)
-    after = diagnose(page, tmp_path, compare(page, tmp_path))
+    after = found_in(page, tmp_path)
     (found,) = [one for one in after if one.code == "PRIOR-COLLAPSE"]
     assert (found.experiment, found.recorded) == (unequal["name"], True)
     assert "(1.0675, largest class 45.3%)" in found.message
@@ -121,14 +148,16 @@ def test_recorded_figures_are_held_against_the_measured_class_shares(tmp_path: P
 def test_a_net_that_answers_the_prior_has_collapsed(counts: list[int]) -> None:
     prior = np.array(counts) / sum(counts)
     entropy = float(-(prior * np.log(prior)).sum())
-    figures = {"val_loss": entropy, "val_accuracy": float(prior.max())}
-    known = {"entropy": entropy, "majority": float(prior.max())}
-    found = prior_collapse("train1", figures, len(counts), LIMITS, **known)
-    assert found is not None
-    better = figures | {"val_accuracy": float(prior.max()) + 0.1}
-    assert prior_collapse("train1", better, len(counts), LIMITS, **known) is None
-    lower = figures | {"val_loss": entropy * 0.9}
-    assert prior_collapse("train1", lower, len(counts), LIMITS, **known) is None
+    majority = float(prior.max())
+
+    def collapsed(loss: float, accuracy: float) -> bool:
+        figures = {"val_loss": loss, "val_accuracy": accuracy}
+        run = RunSeen(figures, len(counts), Prior(entropy, majority))
+        return prior_collapse(run, LIMITS) is not None
+
+    assert collapsed(entropy, majority)
+    assert not collapsed(entropy, majority + 0.1)
+    assert not collapsed(entropy * 0.9, majority)
 
 
 def test_equal_classes_collapse_at_the_logarithm_of_their_number() -> None:
@@ -138,72 +167,89 @@ def test_equal_classes_collapse_at_the_logarithm_of_their_number() -> None:
 
 def test_a_confident_good_net_is_not_saturated() -> None:
     figures = {"val_loss": 0.14, "val_accuracy": 0.99}  # 14 nats an error, but few errors
-    assert saturated("train1", figures, 10, LIMITS) is None
+    assert saturated(RunSeen(figures, 10), LIMITS) is None
+
+
+def test_a_net_that_collapsed_is_not_called_saturated_too() -> None:
+    eager = Thresholds(prior_loss_recorded=9, saturated_loss=1)
+    figures = {"val_loss": 2.5, "val_accuracy": 0.1}
+    assert saturated(RunSeen(figures, 10), Thresholds(saturated_loss=1)) is not None
+    assert codes(diagnose_recorded("train1", figures, classes=10, limits=eager)) == [
+        "PRIOR-COLLAPSE"
+    ]
 
 
 def test_overfit_needs_a_growing_gap_and_a_rising_validation_loss() -> None:
     val_loss = [1.0, 0.7, 0.6, 0.65, 0.75, 0.9]
     train, flat = [0.6, 0.75, 0.8, 0.86, 0.92, 0.96], [0.6, 0.7, 0.72, 0.72, 0.72, 0.72]
     loss = [1.0, 0.7, 0.5, 0.4, 0.3, 0.2]
-    found = overfit("train1", history(loss, val_loss, train, flat), LIMITS)
+    found = overfit(history(loss, val_loss, train, flat), LIMITS)
     assert found is not None
     assert found.evidence["epoch"] == 3
-    assert found.evidence["val_loss_rise"] == pytest.approx((0.65 + 0.75 + 0.9) / 3 / 0.6 - 1)
-    assert overfit("train1", history(loss, val_loss, flat, flat), LIMITS) is None
+    assert found.evidence["rise"] == pytest.approx((0.65 + 0.75 + 0.9) / 3 / 0.6 - 1)
+    assert overfit(history(loss, val_loss, flat, flat), LIMITS) is None
     steady = [1.0, 0.7, 0.6, 0.6, 0.6, 0.61]
-    assert overfit("train1", history(loss, steady, train, flat), LIMITS) is None
+    assert overfit(history(loss, steady, train, flat), LIMITS) is None
 
 
 def test_undertrained_is_still_improving_at_the_last_epoch() -> None:
     falling = [1.0, 0.9, 0.8, 0.7, 0.6, 0.5]
-    assert undertrained("train1", history(falling, falling), LIMITS) is not None
+    assert undertrained(history(falling, falling), LIMITS) is not None
     level = [1.0, 0.6, 0.5, 0.5, 0.5, 0.4999]
-    assert undertrained("train1", history(level, level), LIMITS) is None
-    assert undertrained("train1", history([1.0], [1.0]), LIMITS) is None
+    assert undertrained(history(level, level), LIMITS) is None
+    assert undertrained(history([1.0], [1.0]), LIMITS) is None
 
 
 def test_a_learning_rate_is_too_high_where_training_loss_jumps_or_zigzags() -> None:
     for loss in ([2.0, 1.0, 2.5, 1.0, 0.9], [2.0, 2.1, 1.9, 2.0, 1.9, 2.0]):
-        found = learning_rate_too_high("train1", history(loss, loss), LIMITS)
+        found = learning_rate_too_high(history(loss, loss), LIMITS)
         assert found is not None
-        assert re.search(r"learning rate (of up to )?0\.01 ", found.message)
+        message = Finding("LR-TOO-HIGH", "train1", *found).message
+        assert re.search(r"learning rate (of up to )?0\.01 ", message)
     smooth = [2.0, 1.0, 0.5, 0.51, 0.4, 0.3]
-    assert learning_rate_too_high("train1", history(smooth, smooth), LIMITS) is None
+    assert learning_rate_too_high(history(smooth, smooth), LIMITS) is None
     tiny = [1.0, 0.1, 0.01, 0.001, 0.004, 0.001, 0.001]  # noise of a loss that is almost zero
-    assert learning_rate_too_high("train1", history(tiny, tiny), LIMITS) is None
+    assert learning_rate_too_high(history(tiny, tiny), LIMITS) is None
 
 
 def test_the_rate_that_is_named_is_that_of_the_epochs_that_went_wrong() -> None:
     jump, zigzag = [2.0, 1.0, 0.9, 2.5, 1.0, 0.9], [2.0, 1.9, 2.1, 1.9, 2.2, 1.5]
-    warm_up = {"learning_rate": np.array([1e-5, 1e-3, 0.01, 0.1, 0.05, 1.0])}
-    jumped = learning_rate_too_high("train1", history(jump, jump) | warm_up, LIMITS)
-    assert jumped is not None
+    warm_up = [1e-5, 1e-3, 0.01, 0.1, 0.05, 1.0]
+    jumped, risen = (
+        Finding("LR-TOO-HIGH", "train1", *shown)
+        for loss in (jump, zigzag)
+        if (shown := learning_rate_too_high(history(loss, loss, learning_rate=warm_up), LIMITS))
+    )
     assert "learning rate 0.1 training loss jumps" in jumped.message
-    risen = learning_rate_too_high("train1", history(zigzag, zigzag) | warm_up, LIMITS)
-    assert risen is not None
     assert "up to 0.05 training loss rises in 2 of 5" in risen.message
-    assert [one.evidence["learning_rate"] for one in (jumped, risen)] == [0.1, 0.05]
+    assert [one.evidence["rate"] for one in (jumped, risen)] == [0.1, 0.05]
 
 
 def test_a_loss_that_flickers_near_zero_has_no_learning_rate_too_high() -> None:
     flicker = [1.0, 0.1, 0.0040, 0.0047, 0.0041, 0.0046, 0.0040, 0.0047, 0.0042, 0.0046]
-    assert learning_rate_too_high("train1", history(flicker, flicker), LIMITS) is None
+    assert learning_rate_too_high(history(flicker, flicker), LIMITS) is None
     for file in RECORDS.glob("dogs3-augmented/long/seed*/history.csv"):
-        assert learning_rate_too_high("long", read_history(file), LIMITS) is None, file
+        run = RunSeen(history=read_history(RunFiles(file.parent)))
+        assert learning_rate_too_high(run, LIMITS) is None, file
 
 
 def test_not_a_number_names_the_epoch() -> None:
-    found = not_a_number("train1", history([1.0, np.nan], [1.0, np.nan]), LIMITS)
+    found = not_a_number(history([1.0, np.nan], [1.0, np.nan]), LIMITS)
     assert found is not None
     assert found.evidence == {"epoch": 2}
-    assert not_a_number("train1", history([1.0], [1.0]), LIMITS) is None
+    assert not_a_number(history([1.0], [1.0]), LIMITS) is None
 
 
-def test_only_copies_across_splits_are_a_leak() -> None:
+def test_only_copies_across_splits_are_a_leak(tmp_path: Path) -> None:
     across = ["a.png", "train", "b.png", "test"]
-    (found,) = leak([across, ["c.png", "test", "d.png", "test"]], LIMITS)
-    assert "1 image is in two splits, first a.png (train) and b.png (test)" in found.message
-    assert leak([["c.png", "test", "d.png", "test"]], LIMITS) == []
+    within = ["c.png", "test", "d.png", "test"]
+    page = make_page()
+    comparison = compare(page, Results(tmp_path))
+    found = leak(NotebookSeen(page, comparison, [across, within]), LIMITS)
+    assert found is not None
+    message = Finding("LEAK", "", *found).message
+    assert "1 image is in two splits, first a.png (train) and b.png (test)" in message
+    assert leak(NotebookSeen(page, comparison, [within]), LIMITS) is None
 
 
 def test_a_leak_is_between_what_is_trained_on_and_what_is_measured(tmp_path: Path) -> None:
@@ -218,7 +264,7 @@ def test_a_leak_is_between_what_is_trained_on_and_what_is_measured(tmp_path: Pat
         page = make_page()
         for one in page["experiments"]:
             one["spec"]["validation"] = validation
-        found = diagnose(page, tmp_path, compare(page, tmp_path), duplicates=pairs)
+        found = found_in(page, tmp_path, duplicates=pairs)
         (one,) = [one for one in found if one.code == "LEAK"]
         assert one.evidence["pairs"] == leaks
 
@@ -226,31 +272,35 @@ def test_a_leak_is_between_what_is_trained_on_and_what_is_measured(tmp_path: Pat
 def test_small_test_and_seed_noise_need_differences_within_the_noise(tmp_path: Path) -> None:
     page = make_page(seeds=(0, 1, 2))
     make_results(tmp_path, page, accuracy={"train1": 0.75, "train2": 0.75, "train3": 0.755})
-    alike = compare(page, tmp_path)
-    assert codes(small_test(alike, LIMITS)) == ["SMALL-TEST"]
+    alike = compare(page, Results(tmp_path))
+    assert small_test(NotebookSeen(page, alike), LIMITS) is not None
     gains = alike.rows.set_index("experiment")["test_accuracy"]
-    noisy = {one.experiment for one in seed_noise(alike, Thresholds(seed_noise_ratio=0))}
-    assert noisy == {
+    assert noisy_in(alike, Thresholds(seed_noise_ratio=0)) == {
         child
         for child, parent in (("train2", "train1"), ("train3", "train2"))
         if gains[child] > gains[parent]
     }
     make_results(tmp_path, page, accuracy={"train1": 0.3, "train2": 0.6, "train3": 0.9})
-    apart = compare(page, tmp_path)
-    assert small_test(apart, LIMITS) == []
-    assert seed_noise(apart, LIMITS) == []
+    apart = compare(page, Results(tmp_path))
+    assert small_test(NotebookSeen(page, apart), LIMITS) is None
+    assert noisy_in(apart, LIMITS) == set()
 
 
 def test_small_test_asks_for_seeds_where_no_number_of_images_would_do(tmp_path: Path) -> None:
     page = make_page(seeds=(0, 1, 2))
     make_results(tmp_path, page, accuracy={"train1": 0.75, "train2": 0.75, "train3": 0.755})
-    alike = compare(page, tmp_path)
-    by_seeds = replace(alike, pairs=alike.pairs.assign(images_needed=np.inf))
-    (found,) = small_test(by_seeds, LIMITS)
+    alike = compare(page, Results(tmp_path))
+
+    def told(**columns: Any) -> Finding:
+        changed = replace(alike, pairs=alike.pairs.assign(**columns))
+        shown = small_test(NotebookSeen(page, changed), LIMITS)
+        assert shown is not None
+        return Finding("SMALL-TEST", "", *shown)
+
+    found = told(images_needed=np.inf)
     assert "200 test images and these seeds show differences" in found.message
     assert found.advice.startswith("Run more seeds (more images would not do)")
-    by_images = alike.pairs.assign(images_needed=900.0, covers=COVERS_IMAGES)
-    (found,) = small_test(replace(alike, pairs=by_images), LIMITS)
+    found = told(images_needed=900.0, covers=COVERS_IMAGES)
     assert "200 test images show differences" in found.message
     assert found.advice.startswith("Measure on more images")
 
@@ -261,8 +311,8 @@ def test_small_test_asks_for_seeds_where_no_number_of_images_would_do(tmp_path: 
 def test_a_notebook_chosen_on_its_test_images_says_so_even_without_runs(tmp_path: Path) -> None:
     page = make_page()
     for one in page["experiments"]:
-        one["spec"] = make_spec("shapes", one["name"], validation="test")
-    found = diagnose(page, tmp_path, compare(page, tmp_path))
+        one["spec"] = make_spec(validation="test")
+    found = found_in(page, tmp_path)
     assert codes(found) == ["CHERRY-PICKED"]
 
 
@@ -276,7 +326,7 @@ def test_a_run_that_collapsed_is_found_with_its_seeds(tmp_path: Path) -> None:
                 prior = np.bincount(split["labels"][...], minlength=3) / len(split["labels"])
                 split["logits"][...] = np.log(prior)
         write_metrics(folder / "predictions.h5", folder / "metrics.json")
-    found = diagnose(page, tmp_path, compare(page, tmp_path))
+    found = found_in(page, tmp_path)
     (collapsed,) = [one for one in found if one.code == "PRIOR-COLLAPSE"]
     assert (collapsed.experiment, collapsed.seeds) == ("train2", (0, 1))
     assert collapsed.advice
@@ -291,7 +341,7 @@ def test_a_diverged_run_without_metrics_is_found_in_its_history(tmp_path: Path) 
     text = (folder / "history.csv").read_text().splitlines()
     text[-1] = "8,nan,0.1,nan,0.1,0.001,1.0"
     (folder / "history.csv").write_text("\n".join(text) + "\n")
-    found = diagnose(page, tmp_path, compare(page, tmp_path))
+    found = found_in(page, tmp_path)
     (broken,) = [one for one in found if one.code == "NAN"]
     assert (broken.experiment, broken.evidence) == ("train1", {"epoch": 8})
 
@@ -300,7 +350,7 @@ def test_a_recorded_finding_is_kept_beside_a_run_that_does_not_show_it(tmp_path:
     page = make_page()
     page["experiments"][0]["recorded"] = {"train_accuracy": 0.92, "val_accuracy": 0.76}
     make_results(tmp_path, page)
-    found = diagnose(page, tmp_path, compare(page, tmp_path))
+    found = found_in(page, tmp_path)
     (one,) = [one for one in found if one.code == "OVERFIT"]
     assert one.recorded
 
@@ -309,26 +359,110 @@ def test_a_code_is_muted_everywhere_or_for_one_experiment(tmp_path: Path) -> Non
     page = make_page()
     for one in page["experiments"]:
         one["recorded"] = {"train_accuracy": 0.92, "val_accuracy": 0.76}
-    comparison = compare(page, tmp_path)
-    assert codes(diagnose(page, tmp_path, comparison)) == ["OVERFIT"] * 3
-    assert diagnose(page | {"diagnoses": {"mute": ["OVERFIT"]}}, tmp_path, comparison) == []
-    one_muted = page | {"diagnoses": {"mute": ["OVERFIT:train2"]}}
-    some = diagnose(one_muted, tmp_path, comparison)
+
+    def found(**wanted: Any) -> list[Finding]:
+        return found_in(page | {"diagnoses": Diagnoses(**wanted).model_dump()}, tmp_path)
+
+    assert codes(found()) == ["OVERFIT"] * 3
+    assert found(mute=["OVERFIT"]) == []
+    some = found(mute=["OVERFIT:train2"])
     assert [one.experiment for one in some] == ["train1", "train3"]
-    higher = page | {"diagnoses": {"thresholds": {"overfit_gap_recorded": 0.2}}}
-    assert diagnose(higher, tmp_path, comparison) == []
+    assert found(thresholds={"overfit_gap_recorded": 0.2}) == []
 
 
 def test_classes_are_the_last_units() -> None:
-    assert count_classes(make_spec("n", "a")) == 3
+    assert count_classes(make_spec()) == 3
     unit = [{"class_name": "Dense", "config": {"units": 1, "activation": "sigmoid"}}]
-    assert count_classes(make_spec("n", "a", layers=unit)) == 2
+    assert count_classes(make_spec(layers=unit)) == 2
 
 
 def test_the_docs_have_a_section_a_code_and_every_threshold_with_its_default() -> None:
     text = (Path(__file__).parent.parent / "docs" / "diagnoses.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"^## (.+)$", text, re.MULTILINE)) >= set(CODES)
-    documented = dict(re.findall(r"^\| `(\w+)` \| ([\d.]+) \|", text, re.MULTILINE))
-    assert {name: float(value) for name, value in documented.items()} == {
-        name: field.default for name, field in Thresholds.model_fields.items()
-    }
+    sections = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
+    assert set(sections) == set(DIAGNOSES)
+    for code, section in sections.items():
+        documented = re.findall(r"^\| `(\w+)` \| ([\d.]+) \|", section, re.MULTILINE)
+        assert {name: float(value) for name, value in documented} == {
+            name: Thresholds.model_fields[name].default for name in DIAGNOSES[code].thresholds
+        }
+
+
+# the declarations
+
+
+def test_every_threshold_is_one_diagnosis_own_and_its_rule_reads_just_those() -> None:
+    assert set(RULES) == set(DIAGNOSES)
+    claimed = [name for one in DIAGNOSES.values() for name in one.thresholds]
+    assert sorted(claimed) == sorted(Thresholds.model_fields)
+    for code, one in DIAGNOSES.items():
+        read = re.findall(r"limits\.(\w+)", inspect.getsource(RULES[code]))
+        assert set(read) == set(one.thresholds), code
+
+
+def test_a_diagnosis_is_added_by_its_declaration_and_its_rule(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = make_page()
+    make_results(tmp_path, page)
+    before = found_in(page, tmp_path)
+    short = Diagnosis("SHORT", "run", mark("Only {epochs} epochs."), mark("Wait."))
+    with pytest.raises(ValueError, match="'SHORT' is no diagnosis"):
+        Diagnoses(mute=["SHORT"])
+    monkeypatch.setitem(DIAGNOSES, "SHORT", short)
+    monkeypatch.setitem(RULES, "SHORT", None)  # so that it is taken out again
+
+    @finds("SHORT")
+    def _(run: RunSeen, limits: Thresholds) -> Shown | None:
+        return Shown({"epochs": len(run.history)}) if run.history else None
+
+    found = found_in(page, tmp_path)
+    new = [one for one in found if one.code == "SHORT"]
+    assert [one for one in found if one not in new] == before
+    assert [(one.experiment, one.seeds) for one in new] == [
+        (name, (0, 1)) for name in ("train1", "train2", "train3")
+    ]
+    assert (new[0].message, new[0].advice) == ("Only 8 epochs.", "Wait.")
+    muted = page | {"diagnoses": Diagnoses(mute=["SHORT"]).model_dump()}
+    assert found_in(muted, tmp_path) == before
+
+
+def test_a_finding_is_plain_data_that_speaks_the_language_it_is_shown_in(tmp_path: Path) -> None:
+    page = make_page(seeds=(0, 1, 2))
+    make_results(tmp_path, page, accuracy={"train1": 0.75, "train2": 0.75, "train3": 0.755})
+    page["experiments"][0]["recorded"] = {"train_accuracy": 0.92, "val_accuracy": 0.76}
+    pairs = [["a.png", "train", "b.png", "test"]]
+    with speaking("zh"):
+        found = found_in(page, tmp_path, duplicates=pairs)
+    assert {"LEAK", "SMALL-TEST", "OVERFIT", "UNDERTRAINED"} <= set(codes(found))
+    for one in found:
+        assert json.loads(json.dumps(one.evidence, allow_nan=False)) == one.evidence
+        assert not re.search("[\u4e00-\u9fff]", one.message + one.advice), one
+        with speaking("zh"):
+            assert re.search("[\u4e00-\u9fff]", one.message), one
+            assert re.search("[\u4e00-\u9fff]", one.advice), one
+    said = {one.code: one for one in found}
+    assert "a gap of 16 points" in said["OVERFIT"].message  # from 0.92 to 0.76
+    assert "train" in said["LEAK"].message
+    with speaking("zh"):
+        assert "train" not in said["LEAK"].message
+
+
+@pytest.mark.parametrize("file", ["history.csv", "metrics.json"])
+def test_a_damaged_file_is_named_and_a_missing_one_passed_over(tmp_path: Path, file: str) -> None:
+    page = make_page(seeds=(0,))
+    make_results(tmp_path, page)
+    damaged = tmp_path / "shapes/train1/seed0" / file
+    damaged.write_text("{", encoding="utf-8")
+    with pytest.raises(ScratchbookError, match=f"train1 seed 0 .*{re.escape(file)}"):
+        diagnose_run("train1", RunFiles(damaged.parent), LIMITS)
+    damaged.unlink()
+    diagnose_run("train1", RunFiles(damaged.parent), LIMITS)
+
+
+def test_a_run_of_another_spec_is_not_judged(tmp_path: Path) -> None:
+    page = make_page(seeds=(0,))
+    make_results(tmp_path, page)
+    assert "UNDERTRAINED" in codes(found_in(page, tmp_path))
+    for one in page["experiments"]:
+        one["spec"] = one["spec"] | {"epochs": 9}
+    assert "UNDERTRAINED" not in codes(found_in(page, tmp_path))

@@ -1,66 +1,79 @@
-"""Say what went wrong: from histories, metrics and the comparison to diagnoses with evidence.
+"""Say what went wrong: from histories, metrics and the comparison to findings with evidence.
 
-Each diagnosis has a stable code, explained in docs/diagnoses.md, that a user can mute; each rule
-reads its thresholds from `Thresholds`. The rules on single figures work on recorded ones too.
+A diagnosis is declared in `scratchbook.config.diagnoses` and bound to its rule by `finds`. A rule
+looks at all that there is of a run, an experiment or a notebook, and says what shows it, in plain
+numbers and names; a sentence is made of them where it is read.
 """
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from scratchbook.comparison.runs import read_json
 from scratchbook.comparison.tables import Comparison
 from scratchbook.comparison.verdict import COVERS_BOTH
-from scratchbook.config.diagnoses import CODES, Thresholds
-from scratchbook.config.errors import ScratchbookError
-from scratchbook.language import mark, tr, tr_n
-from scratchbook.specs import is_outdated
+from scratchbook.config.diagnoses import DIAGNOSES, Diagnosis, Scope, Thresholds
+from scratchbook.config.specs import Page, Recorded, Spec, declared_otherwise
+from scratchbook.language import tr
+from scratchbook.results.errors import MissingError, readable
+from scratchbook.results.paths import Results, RunFiles
+from scratchbook.results.reading import read_history, read_metrics, read_record
+from scratchbook.results.records import History, Metrics, SplitMetrics
 
-ADVICE = MappingProxyType(
-    {
-        "NAN": mark("Lower the learning rate, and look for images or labels that are not numbers."),
-        "PRIOR-COLLAPSE": mark(
-            "Lower the learning rate, try Adam, or take layers out until it learns."
-        ),
-        "SATURATED": mark("Scale the images to 0–1, lower the first steps, or use another start."),
-        "OVERFIT": mark("Stop earlier, add dropout or augmentation, or train on more images."),
-        "UNDERTRAINED": mark("Train for more epochs, or raise the learning rate."),
-        "LR-TOO-HIGH": mark("Lower the learning rate by a factor of three to ten."),
-        "LEAK": mark("Remove the copies from the images that are trained on and train again."),
-        "SMALL-TEST": mark("Measure on more images, or claim only larger differences."),
-        "CHERRY-PICKED": mark("Choose the epoch on validation images and report the test images."),
-        "SEED-NOISE": mark("Run more seeds before believing the gain."),
-    }
-)
-MORE_SEEDS = mark("Run more seeds (more images would not do), or claim only larger differences.")
+T = TypeVar("T")
+Rule = TypeVar("Rule", bound=Callable[..., "Shown | None"])
+Evidence = Mapping[str, float | str | Sequence[str] | Sequence[Sequence[str]]]
 JUMP = 0.1  # LR-TOO-HIGH: a training loss that moves by less is noise, in a jump
 RISE = 0.05  # ... and in one of many rises
+RULES: dict[str, Callable[..., Shown | None]] = {}
+"""The rule of each diagnosis by its code; filled by `finds`."""
+
+
+class Shown(NamedTuple):
+    """What a rule saw: all that the words need, and which variants of them say it."""
+
+    evidence: Evidence
+    words: str = ""
+    remedy: str = ""
 
 
 @dataclass(frozen=True)
-class Diagnosis:
-    """One finding. `experiment` is empty for one about the whole notebook."""
+class Finding:
+    """A diagnosis of an experiment, or of the whole notebook where `experiment` is empty."""
 
     code: str
     experiment: str
-    message: str
-    evidence: dict[str, Any] = field(default_factory=dict)
+    evidence: Evidence
+    words: str = ""
+    """The variant of the message, and of the advice, that fits; the usual one where it is empty."""
+    remedy: str = ""
     seeds: tuple[int, ...] = ()
     recorded: bool = False
-    remedy: str = ""
-    """A marked message, where the code's own advice does not fit."""
+
+    @property
+    def diagnosis(self) -> Diagnosis:
+        return DIAGNOSES[self.code]
+
+    @property
+    def message(self) -> str:
+        """What was seen, in the language that is spoken."""
+        one = self.diagnosis
+        message = one.variants[self.words] if self.words else one.message
+        told = {
+            key: one.told[key](value) if key in one.told else value
+            for key, value in self.evidence.items()
+        }
+        return tr(message, **told) if isinstance(message, str) else message(**told)
 
     @property
     def advice(self) -> str:
-        return tr(self.remedy or ADVICE[self.code])
+        """What to do, in the language that is spoken."""
+        one = self.diagnosis
+        return tr(one.variants[self.remedy] if self.remedy else one.advice)
 
     @property
     def page(self) -> str:
@@ -68,211 +81,208 @@ class Diagnosis:
         return f"docs/diagnoses.md#{self.code.lower()}"
 
 
+class Prior(NamedTuple):
+    """How frequent the classes are: their entropy in nats, and the share of the largest."""
+
+    entropy: float
+    majority: float
+
+    @classmethod
+    def of(cls, split: SplitMetrics) -> Prior:
+        return cls(split["prior_entropy"], split["majority"]["accuracy"])
+
+    @classmethod
+    def guessed(cls, accuracy: float, classes: int) -> Prior:
+        """The one that fits the accuracy: two classes of which the larger is always answered, or
+        equally frequent classes."""
+        majority = accuracy if classes == 2 else 1 / classes
+        rest = (1 - majority) / (classes - 1)
+        shares = (majority, *[rest] * (classes - 1))
+        return cls(-sum(p * math.log(p) for p in shares if p > 0), majority)
+
+
+@dataclass(frozen=True)
+class RunSeen:
+    """All that there is of a run, or only the figures that someone wrote down."""
+
+    figures: Recorded = field(default_factory=Recorded)
+    classes: int = 2
+    prior: Prior | None = None
+    history: History | None = None
+    trouble: Evidence | None = None
+
+
+@dataclass(frozen=True)
+class ExperimentSeen:
+    """An experiment among the rows of the comparison, by name."""
+
+    name: str
+    rows: Mapping[str, Mapping[Hashable, Any]]
+    comparison: Comparison
+
+
+@dataclass(frozen=True)
+class NotebookSeen:
+    """A page, its comparison and its data's duplicates."""
+
+    page: Page
+    comparison: Comparison
+    duplicates: Sequence[Sequence[str]] = ()
+
+    @property
+    def chosen_on_test(self) -> list[str]:
+        """The experiments that choose their best epoch on the test images."""
+        experiments = self.page["experiments"]
+        return [one["name"] for one in experiments if one["spec"]["validation"] == "test"]
+
+
 def diagnose(
-    page: dict[str, Any],
-    results: Path,
+    page: Page,
+    results: Results,
     comparison: Comparison,
     *,
     duplicates: Sequence[Sequence[str]] = (),
-) -> list[Diagnosis]:
+) -> list[Finding]:
     """Every finding on a notebook: those on the whole of it first, then by experiment.
 
-    `duplicates` are the prepared data's [name, split, name, split]. The page may hold `diagnoses`:
+    `duplicates` are the prepared data's [name, split, name, split]. The page's `diagnoses` hold
     `mute`, a list of codes (`OVERFIT`) or codes of one experiment (`OVERFIT:train1`), and
     `thresholds`, changed ones by name. What only recorded figures show is marked `recorded`; they
     are held against the class shares of the first run that was measured.
     """
-    limits, shares = thresholds_of(page), _class_shares(page, Path(results))
-    found = [
-        *cherry_picked(page),
-        *leak(duplicates, limits, trained=_trained_on(page)),
-        *small_test(comparison, limits),
-    ]
-    noisy = {one.experiment: one for one in seed_noise(comparison, limits)}
+    limits, prior = thresholds_of(page), _first_prior(page, results)
+    found = _look("notebook", "", NotebookSeen(page, comparison, duplicates), limits)
+    rows = {row["experiment"]: row for row in comparison.rows.to_dict("records")}
     for experiment in page["experiments"]:
         name, spec = experiment["name"], experiment["spec"]
-        folder = Path(results) / page["name"] / name
         by_seed = {
             seed: diagnose_run(name, run, limits)
             for seed in page["seeds"]
-            if not is_outdated(run := folder / f"seed{seed}", spec)
+            if not _is_outdated(run := results.run(page["name"], name, seed), spec)
         }
         measured = _merged(by_seed)
-        found += measured
-        if name in noisy:
-            found.append(noisy[name])
         recorded = diagnose_recorded(
-            name,
-            experiment.get("recorded") or {},
-            classes=count_classes(spec),
-            limits=limits,
-            **shares,
+            name, experiment["recorded"], classes=count_classes(spec), prior=prior, limits=limits
         )
+        found += measured
+        found += _look("experiment", name, ExperimentSeen(name, rows, comparison), limits)
         found += [one for one in recorded if one.code not in {m.code for m in measured}]
     return unmuted(found, page)
 
 
-def thresholds_of(page: dict[str, Any]) -> Thresholds:
+def thresholds_of(page: Page) -> Thresholds:
     """Where a page draws the rules' lines."""
-    return Thresholds(**((page.get("diagnoses") or {}).get("thresholds") or {}))
+    return Thresholds(**page["diagnoses"]["thresholds"])
 
 
-def unmuted(found: Sequence[Diagnosis], page: dict[str, Any]) -> list[Diagnosis]:
+def unmuted(found: Sequence[Finding], page: Page) -> list[Finding]:
     """Those that the page does not mute, everywhere or for their experiment."""
-    mute = (page.get("diagnoses") or {}).get("mute") or []
+    mute = page["diagnoses"]["mute"]
     return [
         one for one in found if one.code not in mute and f"{one.code}:{one.experiment}" not in mute
     ]
 
 
-def diagnose_run(experiment: str, folder: Path, limits: Thresholds) -> list[Diagnosis]:
-    """The findings on one run from its history.csv and metrics.json, whichever are there."""
-    found = []
-    if (folder / "history.csv").exists():
-        history = read_history(folder / "history.csv")
-        rules = (not_a_number, overfit, undertrained, learning_rate_too_high)
-        found += [one for rule in rules if (one := rule(experiment, history, limits))]
-    if (folder / "metrics.json").exists():
-        metrics = read_json(folder / "metrics.json", "was not evaluated")
-        if "trouble" in metrics and "NAN" not in {one.code for one in found}:
-            said = tr(
-                "The net no longer answers with numbers: {trouble}.", trouble=metrics["trouble"][0]
+def diagnose_run(experiment: str, run: RunFiles, limits: Thresholds) -> list[Finding]:
+    """The findings on one run from its history.csv and metrics.json, whichever are there.
+
+    Raises:
+        DamagedError: one of them is there and cannot be read.
+    """
+    seen = RunSeen(history=_if_there(read_history, run))
+    if metrics := _if_there(read_metrics, run):
+        if trouble := metrics.get("trouble"):
+            seen = replace(seen, trouble={"epoch": metrics["epoch"], "trouble": trouble[0]})
+        if measured := _measured(metrics):
+            seen = replace(
+                seen,
+                figures={
+                    "val_loss": measured["log_loss"],
+                    "val_accuracy": measured["accuracy"]["value"],
+                },
+                classes=len(metrics["class_names"]),
+                prior=Prior.of(measured),
             )
-            found.append(Diagnosis("NAN", experiment, said, {"epoch": metrics["epoch"]}))
-        measured = metrics["splits"].get(metrics["validation"])
-        if measured:
-            figures = {
-                "val_loss": measured["log_loss"],
-                "val_accuracy": measured["accuracy"]["value"],
-            }
-            collapsed = prior_collapse(
-                experiment,
-                figures,
-                len(metrics["class_names"]),
-                limits,
-                entropy=measured["prior_entropy"],
-                majority=measured["majority"]["accuracy"],
-            ) or saturated(experiment, figures, len(metrics["class_names"]), limits)
-            found += [collapsed] if collapsed else []
-    return found
+    return _look("run", experiment, seen, limits)
 
 
 def diagnose_recorded(
     experiment: str,
-    recorded: dict[str, Any],
+    recorded: Recorded,
     *,
     classes: int,
-    entropy: float | None = None,
-    majority: float | None = None,
+    prior: Prior | None = None,
     limits: Thresholds | None = None,
-) -> list[Diagnosis]:
-    """What bare figures that someone wrote down already tell.
-
-    `recorded` may hold train_accuracy, val_accuracy, train_loss and val_loss; `majority` is the
-    share of the most frequent class and `entropy` that of all shares, where known.
-    """
-    limits = limits or Thresholds()
-    figures = {key: value for key, value in recorded.items() if value is not None}
-    found = [
-        prior_collapse(experiment, figures, classes, limits, entropy=entropy, majority=majority)
-        or saturated(experiment, figures, classes, limits),
-        _recorded_overfit(experiment, figures, limits),
-    ]
-    return [replace(one, recorded=True) for one in found if one]
+) -> list[Finding]:
+    """What bare figures that someone wrote down already tell; `prior` where it is known."""
+    found = _look("run", experiment, RunSeen(recorded, classes, prior), limits or Thresholds())
+    return [replace(one, recorded=True) for one in found]
 
 
-def prior_collapse(
-    experiment: str,
-    figures: dict[str, float],
-    classes: int,
-    limits: Thresholds,
-    *,
-    entropy: float | None = None,
-    majority: float | None = None,
-) -> Diagnosis | None:
+def finds(code: str) -> Callable[[Rule], Rule]:
+    """Binds a rule to its diagnosis: (what is seen of its scope, the thresholds) to what shows it,
+    or None."""
+
+    def bind(rule: Rule) -> Rule:
+        RULES[code] = rule
+        return rule
+
+    return bind
+
+
+@finds("NAN")
+def not_a_number(run: RunSeen, limits: Thresholds) -> Shown | None:
+    """Loss became NaN or infinite, or the net's answers did."""
+    if history := run.history:
+        broken = ~np.isfinite(history["loss"]) | ~np.isfinite(history["val_loss"])
+        if broken.any():
+            return Shown({"epoch": int(history["epoch"][broken.argmax()])})
+    return Shown(run.trouble, "answers") if run.trouble else None
+
+
+@finds("PRIOR-COLLAPSE")
+def prior_collapse(run: RunSeen, limits: Thresholds) -> Shown | None:
     """The net answers how often each class occurs: its loss is the prior's entropy.
 
-    Where the prior is not known, the one that fits the accuracy is tried: two classes of which
-    the larger is always answered, or equally frequent classes. A net that has learnt something can
-    have the same figures by chance, so it is told as a possibility.
+    A net that has learnt something can have the same figures by chance, so where the prior is not
+    known it is told as a possibility.
     """
-    loss, accuracy = figures.get("val_loss"), figures.get("val_accuracy")
+    loss, accuracy = run.figures.get("val_loss"), run.figures.get("val_accuracy")
     if loss is None or accuracy is None:
         return None
-    known = entropy is not None
-    if majority is None:
-        majority = accuracy if classes == 2 else 1 / classes
-    if entropy is None:
-        entropy = _entropy(majority, classes)
-    close = limits.prior_loss if known else limits.prior_loss_recorded
-    near = abs(loss - entropy) <= close * entropy
-    if not near or accuracy > majority + limits.prior_accuracy or majority == 1:
+    prior = run.prior or Prior.guessed(accuracy, run.classes)
+    close = limits.prior_loss if run.prior else limits.prior_loss_recorded
+    near = abs(loss - prior.entropy) <= close * prior.entropy
+    if not near or accuracy > prior.majority + limits.prior_accuracy or prior.majority == 1:
         return None
-    prior = {"entropy": entropy, "majority": majority}
-    if known:
-        what = tr(
-            "Loss {loss:.4f} at accuracy {accuracy:.3f} is the entropy of the class prior "
-            "({entropy:.4f}, largest class {majority:.1%}): the net answers how often each class "
-            "occurs and has learnt nothing from the images.",
-            loss=loss,
-            accuracy=accuracy,
-            **prior,
-        )
-    else:
-        what = tr(
-            "Loss {loss:.4f} at accuracy {accuracy:.3f} would be the entropy of the class prior "
-            "({entropy:.4f}) if the largest class had {majority:.1%} of the images: the net may "
-            "answer how often each class occurs and have learnt nothing from them.",
-            loss=loss,
-            accuracy=accuracy,
-            **prior,
-        )
-    return Diagnosis(
-        "PRIOR-COLLAPSE", experiment, what, {"val_loss": loss, "val_accuracy": accuracy, **prior}
-    )
+    evidence = {"loss": loss, "accuracy": accuracy, **prior._asdict()}
+    return Shown(evidence, "" if run.prior else "guessed")
 
 
-def saturated(
-    experiment: str, figures: dict[str, float], classes: int, limits: Thresholds
-) -> Diagnosis | None:
+@finds("SATURATED")
+def saturated(run: RunSeen, limits: Thresholds) -> Shown | None:
     """Wrong answers are given with certainty, and the loss is worse than a blind guess."""
-    loss, accuracy = figures.get("val_loss"), figures.get("val_accuracy")
-    if loss is None or accuracy is None or accuracy == 1:
+    loss, accuracy = run.figures.get("val_loss"), run.figures.get("val_accuracy")
+    if loss is None or accuracy is None or accuracy == 1 or prior_collapse(run, limits):
         return None
-    each = loss / (1 - accuracy)
-    if each < limits.saturated_loss or loss <= math.log(classes):
+    each, guess = loss / (1 - accuracy), math.log(run.classes)
+    if each < limits.saturated_loss or loss <= guess:
         return None
-    return Diagnosis(
-        "SATURATED",
-        experiment,
-        tr(
-            "Loss {loss:.4f} at accuracy {accuracy:.3f} is {each:.1f} nats on each wrong answer "
-            "(a blind guess loses {guess:.2f}): the softmax is saturated and passes no gradient.",
-            loss=loss,
-            accuracy=accuracy,
-            each=each,
-            guess=math.log(classes),
-        ),
-        {"val_loss": loss, "val_accuracy": accuracy, "nats_per_error": each},
-    )
+    return Shown({"loss": loss, "accuracy": accuracy, "each": each, "guess": guess})
 
 
-def not_a_number(
-    experiment: str, history: dict[str, np.ndarray], limits: Thresholds
-) -> Diagnosis | None:
-    """Loss became NaN or infinite."""
-    broken = ~np.isfinite(history["loss"]) | ~np.isfinite(history["val_loss"])
-    if not broken.any():
-        return None
-    epoch = int(history["epoch"][broken.argmax()])
-    message = tr("The loss is not a number from epoch {epoch} on; the run diverged.", epoch=epoch)
-    return Diagnosis("NAN", experiment, message, {"epoch": epoch})
-
-
-def overfit(
-    experiment: str, history: dict[str, np.ndarray], limits: Thresholds
-) -> Diagnosis | None:
-    """The gap between training and validation grows while validation loss rises."""
+@finds("OVERFIT")
+def overfit(run: RunSeen, limits: Thresholds) -> Shown | None:
+    """The gap between training and validation grows while validation loss rises; of bare figures,
+    the gap alone."""
+    history = run.history
+    if history is None:
+        train, validation = run.figures.get("train_accuracy"), run.figures.get("val_accuracy")
+        if train is None or validation is None:
+            return None
+        if (between := train - validation) < limits.overfit_gap_recorded:
+            return None
+        return Shown({"train": train, "validation": validation, "gap": between}, "figures")
     loss = history["val_loss"]
     if len(loss) < 3 or not np.isfinite(loss).all():
         return None
@@ -281,36 +291,28 @@ def overfit(
     if lowest == len(loss) - 1:
         return None
     gap = history["accuracy"] - history["val_accuracy"]
-    rise, growth = (
-        float(loss[tail].mean() / loss[lowest] - 1),
-        float(gap[tail].mean() - gap[lowest]),
-    )
+    last, rise = float(loss[tail].mean()), float(loss[tail].mean() / loss[lowest] - 1)
+    growth = float(gap[tail].mean() - gap[lowest])
     if rise < limits.overfit_rise or growth < limits.overfit_gap:
         return None
-    epoch = int(history["epoch"][lowest])
-    return Diagnosis(
-        "OVERFIT",
-        experiment,
-        tr(
-            "After epoch {epoch} validation loss rises by {rise:.0%} ({lowest:.3f} to {last:.3f}) "
-            "while the gap between training and validation accuracy grows by {growth:.1f} points "
-            "to {gap:.1f}.",
-            epoch=epoch,
-            rise=rise,
-            lowest=loss[lowest],
-            last=loss[tail].mean(),
-            growth=growth * 100,
-            gap=gap[tail].mean() * 100,
-        ),
-        {"epoch": epoch, "val_loss_rise": rise, "gap_growth": growth},
+    return Shown(
+        {
+            "epoch": int(history["epoch"][lowest]),
+            "lowest": float(loss[lowest]),
+            "last": last,
+            "rise": rise,
+            "gap": float(gap[tail].mean()),
+            "growth": growth,
+        }
     )
 
 
-def undertrained(
-    experiment: str, history: dict[str, np.ndarray], limits: Thresholds
-) -> Diagnosis | None:
+@finds("UNDERTRAINED")
+def undertrained(run: RunSeen, limits: Thresholds) -> Shown | None:
     """Validation still improves when training ends."""
-    loss, epochs = history["val_loss"], len(history["val_loss"])
+    if run.history is None:
+        return None
+    loss, epochs = run.history["val_loss"], len(run.history)
     if epochs < 3 or not np.isfinite(loss).all():
         return None
     window = max(1, min(3, epochs // 3))
@@ -319,201 +321,95 @@ def undertrained(
     late = int(loss.argmin()) >= epochs - max(1, math.ceil(limits.undertrained_end * epochs))
     if gain < limits.undertrained_gain or not late:
         return None
-    return Diagnosis(
-        "UNDERTRAINED",
-        experiment,
-        tr(
-            "Validation loss still falls when training ends after {epochs} epochs: {last:.3f} "
-            "over the last {window}, {before:.3f} over the {window} before.",
-            epochs=epochs,
-            last=last,
-            window=window,
-            before=before,
-        ),
-        {"epochs": epochs, "gain": gain},
-    )
+    return Shown({"epochs": epochs, "window": window, "last": last, "before": before, "gain": gain})
 
 
-def learning_rate_too_high(
-    experiment: str, history: dict[str, np.ndarray], limits: Thresholds
-) -> Diagnosis | None:
+@finds("LR-TOO-HIGH")
+def learning_rate_too_high(run: RunSeen, limits: Thresholds) -> Shown | None:
     """Training loss, which should fall, keeps rising or jumps."""
+    history = run.history
+    if history is None or len(history) < 4:
+        return None
     loss = history["loss"]
-    if len(loss) < 4 or not np.isfinite(loss).all() or not (loss > 0).all():
+    if not np.isfinite(loss).all() or not (loss > 0).all():
         return None
     rates = history["learning_rate"][1:]  # in force in the epochs that can rise
     lowest = np.minimum.accumulate(loss)[:-1]
     jump = int((loss[1:] / lowest).argmax())
+    low, high = float(lowest[jump]), float(loss[jump + 1])
+    if high >= limits.lr_spike * low and high - low > JUMP:
+        epoch = int(history["epoch"][jump + 1])
+        return Shown({"rate": float(rates[jump]), "low": low, "high": high, "epoch": epoch})
     # what a loss does that is almost zero is noise, not a step too far
     rises = (loss[1:] > loss[:-1] * (1 + limits.lr_rise)) & (np.diff(loss) > RISE)
-    share = float(rises.mean())
-    if loss[jump + 1] >= limits.lr_spike * lowest[jump] and loss[jump + 1] - lowest[jump] > JUMP:
-        rate = float(rates[jump])
-        what = tr(
-            "With learning rate {rate:g} training loss jumps from {low:.3f} to {high:.3f} at "
-            "epoch {epoch}.",
-            rate=rate,
-            low=lowest[jump],
-            high=loss[jump + 1],
-            epoch=int(history["epoch"][jump + 1]),
-        )
-    elif rises.any() and share >= limits.lr_share:
-        rate = float(rates[rises].max())
-        what = tr(
-            "With a learning rate of up to {rate:g} training loss rises in {n} of {epochs} epochs.",
-            rate=rate,
-            n=rises.sum(),
-            epochs=len(loss) - 1,
-        )
-    else:
+    if not rises.any() or rises.mean() < limits.lr_share:
         return None
-    return Diagnosis(
-        "LR-TOO-HIGH",
-        experiment,
-        what,
-        {"learning_rate": rate, "rising_share": share},
-    )
+    rate = float(rates[rises].max())
+    return Shown({"rate": rate, "n": int(rises.sum()), "epochs": len(rises)}, "rises")
 
 
-def cherry_picked(page: dict[str, Any]) -> list[Diagnosis]:
+@finds("CHERRY-PICKED")
+def cherry_picked(notebook: NotebookSeen, limits: Thresholds) -> Shown | None:
     """The best epoch is chosen on the split that is reported."""
-    chosen = _chosen_on_test(page)
-    if not chosen:
-        return []
-    return [
-        Diagnosis(
-            "CHERRY-PICKED",
-            "",
-            tr(
-                "The best epoch is chosen on the test images that are reported, so every figure "
-                "is too high by an unknown amount."
-            ),
-            {"experiments": chosen},
-        )
+    chosen = notebook.chosen_on_test
+    return Shown({"experiments": chosen}) if chosen else None
+
+
+@finds("LEAK")
+def leak(notebook: NotebookSeen, limits: Thresholds) -> Shown | None:
+    """The same image is in a split that is trained on and in one that is measured on."""
+    trained = {"train", "validation"} if notebook.chosen_on_test else {"train"}
+    across = [
+        list(pair) for pair in notebook.duplicates if (pair[1] in trained) != (pair[3] in trained)
     ]
-
-
-def leak(
-    duplicates: Sequence[Sequence[str]],
-    limits: Thresholds,
-    trained: Sequence[str] = ("train",),
-) -> list[Diagnosis]:
-    """The same image is in a split that is `trained` on and in one that is not."""
-    across = [pair for pair in duplicates if (pair[1] in trained) != (pair[3] in trained)]
     if not across or len(across) < limits.leak_images:
-        return []
-    first = across[0]
-    return [
-        Diagnosis(
-            "LEAK",
-            "",
-            tr_n(
-                "{n} image is in two splits, first {image} ({split}) and {other} "
-                "({other_split}): what is measured on them was partly learnt by heart.",
-                "{n} images are in two splits, first {image} ({split}) and {other} "
-                "({other_split}): what is measured on them was partly learnt by heart.",
-                len(across),
-                image=first[0],
-                split=tr(first[1]),
-                other=first[2],
-                other_split=tr(first[3]),
-            ),
-            {"pairs": [list(pair) for pair in across]},
-        )
-    ]
+        return None
+    first = dict(zip(("image", "split", "other", "other_split"), across[0], strict=True))
+    return Shown({"n": len(across), **first, "pairs": across})
 
 
-def small_test(comparison: Comparison, limits: Thresholds) -> list[Diagnosis]:
+@finds("SMALL-TEST")
+def small_test(notebook: NotebookSeen, limits: Thresholds) -> Shown | None:
     """Most experiments are closer to each other than the images, or images and seeds, can tell."""
-    pairs = comparison.pairs
+    comparison, pairs = notebook.comparison, notebook.comparison.pairs
     if pairs.empty or comparison.detectable is None:
-        return []
+        return None
     half = (pairs["high"] - pairs["low"]) / 2
     close = pairs["difference"].abs() < half
     if close.mean() <= limits.small_test_share:
-        return []
-    images, middle = int(pairs["images"].iloc[0]), float(pairs["difference"].abs().median())
-    figures = {
-        "close": close.sum(),
-        "pairs": len(pairs),
-        "images": images,
-        "split": tr(comparison.split),
-        "detectable": comparison.detectable * 100,
-        "middle": middle * 100,
-    }
-    if (pairs["covers"][close] == COVERS_BOTH).mean() > 0.5:
-        what = tr(
-            "{close} of {pairs} differences are smaller than their own margin of error: "
-            "{images:,} {split} images and these seeds show differences of about "
-            "{detectable:.1f} points, here they are {middle:.1f}.",
-            **figures,
-        )
-    else:
-        what = tr(
-            "{close} of {pairs} differences are smaller than their own margin of error: "
-            "{images:,} {split} images show differences of about {detectable:.1f} points, "
-            "here they are {middle:.1f}.",
-            **figures,
-        )
+        return None
+    by_both = (pairs["covers"][close] == COVERS_BOTH).mean() > 0.5
     by_seeds = np.isinf(pairs["images_needed"][close]).mean() > 0.5
-    return [
-        Diagnosis(
-            "SMALL-TEST",
-            "",
-            what,
-            {
-                "images": images,
-                "detectable": comparison.detectable,
-                "median_difference": middle,
-                "pairs": int(close.sum()),
-            },
-            remedy=MORE_SEEDS if by_seeds else "",
-        )
-    ]
+    evidence: Evidence = {
+        "close": int(close.sum()),
+        "pairs": len(pairs),
+        "images": int(pairs["images"].iloc[0]),
+        "split": comparison.split,
+        "detectable": comparison.detectable,
+        "middle": float(pairs["difference"].abs().median()),
+    }
+    return Shown(evidence, "" if by_both else "images", "more seeds" if by_seeds else "")
 
 
-def seed_noise(comparison: Comparison, limits: Thresholds) -> list[Diagnosis]:
-    """An experiment's gain over its parent is no larger than the seeds are apart."""
-    rows = {row["experiment"]: row for row in comparison.rows.to_dict("records")}
-    found = []
-    for name, row in rows.items():
-        parent = rows.get(row["parent"] if row["parent"] in rows else comparison.baseline)
-        if parent is None or parent is row:
-            continue
-        spreads = [_deviation(one[f"{comparison.metric}_values"]) for one in (row, parent)]
-        known = [spread for spread in spreads if spread is not None]
-        gain = row[comparison.metric] - parent[comparison.metric]
-        if not known or not gain > 0 or max(known) < limits.seed_noise_ratio * gain:
-            continue
-        found.append(
-            Diagnosis(
-                "SEED-NOISE",
-                str(name),
-                tr(
-                    "The gain of {gain:.1f} points over {parent} is no larger than what a seed "
-                    "changes (standard deviation {deviation:.1f} points).",
-                    gain=gain * 100,
-                    parent=parent["experiment"],
-                    deviation=max(known) * 100,
-                ),
-                {"gain": gain, "seed_deviation": max(known)},
-            )
-        )
-    return found
+@finds("SEED-NOISE")
+def seed_noise(experiment: ExperimentSeen, limits: Thresholds) -> Shown | None:
+    """Its gain over its parent is no larger than the seeds are apart."""
+    rows, comparison = experiment.rows, experiment.comparison
+    row = rows.get(experiment.name)
+    if row is None:
+        return None
+    parent = rows.get(row["parent"] if row["parent"] in rows else comparison.baseline or "")
+    if parent is None or parent is row:
+        return None
+    spreads = [_deviation(one[f"{comparison.metric}_values"]) for one in (row, parent)]
+    known = [spread for spread in spreads if spread is not None]
+    gain = float(row[comparison.metric] - parent[comparison.metric])
+    if not known or not gain > 0 or max(known) < limits.seed_noise_ratio * gain:
+        return None
+    return Shown({"gain": gain, "parent": str(parent["experiment"]), "deviation": max(known)})
 
 
-def read_history(path: Path) -> dict[str, np.ndarray]:
-    """history.csv as float columns; a cell that is empty or no number is NaN."""
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    names = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
-    missing = [name for name in names if not rows or name not in rows[0]]
-    if missing:
-        raise ScratchbookError(f"{path}: no column or row of {', '.join(missing)}")
-    return {name: np.array([_number(row[name]) for row in rows]) for name in names}
-
-
-def count_classes(spec: dict[str, Any]) -> int:
+def count_classes(spec: Spec) -> int:
     """How many classes a resolved spec's last Dense tells apart; one sigmoid unit tells two."""
     for layer in reversed(spec["layers"]):
         if "units" in layer.get("config", {}):
@@ -521,80 +417,53 @@ def count_classes(spec: dict[str, Any]) -> int:
     return 2
 
 
-def _chosen_on_test(page: dict[str, Any]) -> list[str]:
-    """The experiments that choose their best epoch on the test images."""
-    return [one["name"] for one in page["experiments"] if one["spec"].get("validation") == "test"]
+def _look(scope: Scope, experiment: str, seen: object, limits: Thresholds) -> list[Finding]:
+    """What the rules of a scope find, in the order of the diagnoses."""
+    return [
+        Finding(code, experiment, *shown)
+        for code, one in DIAGNOSES.items()
+        if one.scope == scope and (shown := RULES[code](seen, limits))
+    ]
 
 
-def _trained_on(page: dict[str, Any]) -> tuple[str, ...]:
-    """The splits whose images a notebook trains on; it measures on the others."""
-    return ("train", "validation") if _chosen_on_test(page) else ("train",)
+def _is_outdated(run: RunFiles, spec: Spec) -> bool:
+    record = readable(read_record, run)
+    return record is not None and bool(declared_otherwise(spec, record["spec"]))
 
 
-def _class_shares(page: dict[str, Any], results: Path) -> dict[str, float]:
-    """`entropy` and `majority` of the images that choose the epoch, as the first measured run has
-    them; nothing without one."""
+def _if_there(read: Callable[[RunFiles], T], run: RunFiles) -> T | None:
+    try:
+        return read(run)
+    except MissingError:
+        return None
+
+
+def _measured(metrics: Metrics) -> SplitMetrics | None:
+    """The figures of the images that chose the epoch."""
+    return metrics["splits"].get(metrics["validation"])
+
+
+def _first_prior(page: Page, results: Results) -> Prior | None:
+    """Of the images that choose the epoch, as the first measured run has them."""
     for experiment in page["experiments"]:
         for seed in page["seeds"]:
-            file = results / page["name"] / experiment["name"] / f"seed{seed}" / "metrics.json"
-            if not file.exists():
-                continue
-            metrics = read_json(file, "was not evaluated")
-            if shares := metrics["splits"].get(metrics["validation"]):
-                return {
-                    "entropy": shares["prior_entropy"],
-                    "majority": shares["majority"]["accuracy"],
-                }
-    return {}
+            metrics = _if_there(read_metrics, results.run(page["name"], experiment["name"], seed))
+            if metrics and (measured := _measured(metrics)):
+                return Prior.of(measured)
+    return None
 
 
-def _recorded_overfit(
-    experiment: str, figures: dict[str, float], limits: Thresholds
-) -> Diagnosis | None:
-    train, validation = figures.get("train_accuracy"), figures.get("val_accuracy")
-    if train is None or validation is None:
-        return None
-    gap = train - validation
-    if gap < limits.overfit_gap_recorded:
-        return None
-    return Diagnosis(
-        "OVERFIT",
-        experiment,
-        tr(
-            "Training accuracy {train:g} against validation accuracy {validation:g}: a gap of "
-            "{gap:.0f} points.",
-            train=train,
-            validation=validation,
-            gap=gap * 100,
-        ),
-        {"gap": gap},
-    )
-
-
-def _merged(by_seed: dict[int, list[Diagnosis]]) -> list[Diagnosis]:
-    """One diagnosis a code, with the seeds that show it and the first one's evidence."""
-    first: dict[str, Diagnosis] = {}
+def _merged(by_seed: dict[int, list[Finding]]) -> list[Finding]:
+    """One finding a code, with the seeds that show it and the first one's evidence."""
+    first: dict[str, Finding] = {}
     seeds: dict[str, tuple[int, ...]] = {}
     for seed, found in by_seed.items():
         for one in found:
             first.setdefault(one.code, one)
             seeds[one.code] = (*seeds.get(one.code, ()), seed)
-    return [replace(first[code], seeds=seeds[code]) for code in CODES if code in first]
-
-
-def _entropy(majority: float, classes: int) -> float:
-    """Entropy of a prior with one class of `majority` and the rest equally frequent, in nats."""
-    rest = (1 - majority) / (classes - 1)
-    return -sum(p * math.log(p) for p in (majority, *[rest] * (classes - 1)) if p > 0)
+    return [replace(first[code], seeds=seeds[code]) for code in DIAGNOSES if code in first]
 
 
 def _deviation(values: str) -> float | None:
     numbers = [float(value) for value in str(values).split(";") if value not in ("", "nan")]
     return float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None
-
-
-def _number(text: str | None) -> float:
-    try:
-        return float(text or "nan")
-    except ValueError:
-        return math.nan
