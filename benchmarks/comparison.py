@@ -21,6 +21,7 @@ sys.path.insert(0, str(REPOSITORY / "tests"))
 
 from result_trees import copy_experiment, make_page, make_results  # noqa: E402 (found through the line above)
 from scratchbook.comparison import compare  # noqa: E402
+from scratchbook.results.paths import Results  # noqa: E402
 
 SEEDS = (0, 1, 2)
 MADE = 10
@@ -47,7 +48,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             page = make_tree(Path(folder), experiments)
             wall, processor = time.perf_counter(), time.process_time()
-            found = compare(page, Path(folder))
+            found = compare(page, Results(Path(folder)))
             wall, processor = time.perf_counter() - wall, time.process_time() - processor
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # from kilobytes
         print(

@@ -102,13 +102,7 @@ def make_files(folder: Path) -> None:
     project, results = load_project(folder=folder), folder / "results"
     first, *others = project.notebooks
     page = project.page(first)
-    few = page | {
-        "experiments": [
-            one | {"spec": one["spec"] | {"notebook": first, "experiment": one["name"],
-                                          "monitor": "val_accuracy"}}
-            for one in page["experiments"][:MADE]
-        ]
-    }  # fmt: skip
+    few = page | {"experiments": page["experiments"][:MADE]}
     make_results(results, few, counts={"train": 50, "validation": 50, "test": 1000})
     for i, experiment in enumerate(page["experiments"]):
         source = results / first / page["experiments"][i % MADE]["name"]
@@ -121,9 +115,9 @@ WRITE_PAGE = """
 from pathlib import Path
 from scratchbook.config.project import load_project
 from scratchbook.report.html import write_page
-project, results, made = load_project(), Path("results"), Path("results/partial")
-pages = [project.page(name) for name in project.notebooks]
-write_page(pages, results, Path("report"), Path("all.html"), "", chapters=made, tables=made)
+project = load_project()
+pages, made = [project.page(name) for name in project.notebooks], project.results.partial
+write_page(pages, project.results, Path("report"), Path("all.html"), "", made=made)
 """
 
 

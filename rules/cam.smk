@@ -1,17 +1,17 @@
 rule map_attention:
     input:
         data=dataset_of,
-        run=f"{RUN}/run.json",
-        checkpoints=f"{RUN}/checkpoints",
+        run=RUN.record,
+        checkpoints=RUN.checkpoints,
         pretrained=pretrained_files,
         initial=initial_run,
         code=stage_code("map_attention.py"),
     output:
-        f"{RUN}/cam.h5",
+        RUN.cam,
     log:
-        f"{LOGS}/{{notebook}}/{{experiment}}/seed{{seed}}/cam.log",
+        RESULTS.run_log("cam", *WILDCARDS),
     benchmark:
-        f"{BENCHMARKS}/{{notebook}}/{{experiment}}/seed{{seed}}/cam.tsv"
+        RESULTS.benchmark(RESULTS.run_log("cam", *WILDCARDS))
     conda:
         "../envs/keras.yaml"
     threads: run_threads
@@ -21,6 +21,7 @@ rule map_attention:
         runtime=60,
     params:
         choices=cam_choices,
+        progress=str(RESULTS.progress(*WILDCARDS)),
         pretrained=pretrained_folder,
     script:
         "../workflow/scripts/map_attention.py"
@@ -28,15 +29,15 @@ rule map_attention:
 
 rule measure_drift:
     input:
-        maps=f"{RUN}/cam.h5",
+        maps=RUN.cam,
         other_seeds=maps_of_other_seeds,
         code=stage_code("measure_drift.py"),
     output:
-        f"{RUN}/drift.csv",
+        RUN.drift,
     log:
-        f"{LOGS}/{{notebook}}/{{experiment}}/seed{{seed}}/drift.log",
+        RESULTS.run_log("drift", *WILDCARDS),
     benchmark:
-        f"{BENCHMARKS}/{{notebook}}/{{experiment}}/seed{{seed}}/drift.tsv"
+        RESULTS.benchmark(RESULTS.run_log("drift", *WILDCARDS))
     conda:
         "../envs/statistics.yaml"
     threads: 1

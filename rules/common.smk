@@ -25,11 +25,13 @@ from scratchbook.config.project import load_project
 from scratchbook.config.strict import NAME_PATTERN
 from scratchbook.data.location import fingerprint
 from scratchbook.models.weights import weights_files
+from scratchbook.results.paths import Results
 from snakemake.exceptions import WorkflowError
 
 # Relative, so that moving the folder changes no job's inputs.
 ROOT = Path(os.path.relpath(CHECKOUT))
 NAME = NAME_PATTERN.strip("^$")
+WILDCARDS = ("{notebook}", "{experiment}", "{seed}")
 
 try:
     # A job in a process of its own reads no more notebooks than it needs: the first process has
@@ -40,16 +42,15 @@ except ScratchbookError as error:
     raise WorkflowError(str(error))
 
 RESULTS = PROJECT.results
-REPORT = f"{RESULTS}/report.html" if PROJECT.settings.smoke else "report.html"
+# Whose paths are patterns, each name a wildcard.
+RUN = RESULTS.run(*WILDCARDS)
+NOTEBOOK = RESULTS.notebook("{notebook}")
+REPORT = str(RESULTS.report) if PROJECT.settings.smoke else "report.html"
 PARTIAL = Path(REPORT).with_suffix(".partial.html")
 # In the folder that holds all it describes; a smoke run is no result to describe.
 CRATE = "ro-crate-metadata.json"
 TARGETS = [REPORT] if PROJECT.settings.smoke else [REPORT, CRATE]
-RECORDS = f"{RESULTS}/records.tar.gz"  # in a bucket, a copy of
 KEEPING = contextlib.ExitStack()
-LOGS = f"{RESULTS}/logs"
-BENCHMARKS = f"{RESULTS}/benchmarks"
-RUN = f"{RESULTS}/{{notebook}}/{{experiment}}/seed{{seed}}"
 
 
 def stage_code(script):
@@ -71,7 +72,7 @@ def reach_bucket():
     os.environ[bucket.VARIABLE] = bucket.describe_bucket(*place)
     if is_first_process():
         try:
-            bucket.fetch_records(SNAKEMAKE_RECORDS, RECORDS)
+            bucket.fetch_records(*SNAKEMAKE_RECORDS, RESULTS.records)
         except Exception as error:
             raise WorkflowError(f"cannot read from {place[1]}: {error}")
 
@@ -79,7 +80,9 @@ def reach_bucket():
 def keep_records():
     """Copies Snakemake's records to the bucket, if there is one, until `KEEPING` is closed."""
     if bucket.VARIABLE in os.environ:
-        KEEPING.enter_context(bucket.kept_records(SNAKEMAKE_RECORDS, RECORDS, say))
+        KEEPING.enter_context(
+            bucket.kept_records(*SNAKEMAKE_RECORDS, RESULTS.records, say)
+        )
 
 
 def check_networks():
@@ -87,7 +90,7 @@ def check_networks():
     trials = [PROJECT.trial(name) for name in PROJECT.notebooks]
     code = [Path(file).read_bytes() for file in stage_code("train_run.py")]
     key = hashlib.sha256(repr([trials, code]).encode()).hexdigest()
-    stamp = Path(RESULTS, "networks-checked")
+    stamp = RESULTS.networks_checked
     if stamp.is_file() and stamp.read_text() == key:
         return
     command = [sys.executable, "-m", "scratchbook.cli", "check", *PROJECT.notebooks]
@@ -98,13 +101,13 @@ def check_networks():
         stamp.parent.mkdir(parents=True, exist_ok=True)
         stamp.write_text(key)
     except OSError as error:
-        raise WorkflowError(f"cannot write under {RESULTS}: {error.strerror}")
+        raise WorkflowError(f"cannot write under {stamp.parent}: {error.strerror}")
 
 
 def write_partial_page():
     """Shows what is there when some runs failed; the workflow's exit code stays an error."""
-    results = Path(in_bucket(RESULTS))
-    if not any(results.glob("*/*/seed*/run.json")):
+    results = Results(Path(in_bucket(str(RESULTS.root))))
+    if not any(run.record.exists() for run in results.runs("*", "*")):
         return
     from scratchbook.report import partial
 
@@ -137,7 +140,7 @@ def dataset_source(wildcards):
 
 def dataset_of(wildcards):
     """The prepared data of a notebook."""
-    return f"{RESULTS}/data/{PROJECT.notebooks[wildcards.notebook].dataset}.h5"
+    return RESULTS.data(PROJECT.notebooks[wildcards.notebook].dataset)
 
 
 def run_spec(wildcards):
@@ -151,10 +154,8 @@ def initial_run(wildcards):
     start = run_spec(wildcards).get("initial_weights")
     if start is None:
         return []
-    folder = (
-        f"{RESULTS}/{wildcards.notebook}/{start['experiment']}/seed{wildcards.seed}"
-    )
-    return [f"{folder}/run.json", f"{folder}/checkpoints"]
+    run = RESULTS.run(wildcards.notebook, start["experiment"], wildcards.seed)
+    return [run.record, run.checkpoints]
 
 
 def pretrained_files(wildcards):
@@ -194,42 +195,44 @@ def cam_choices(wildcards):
 def maps_of_other_seeds(wildcards):
     """The experiment's maps under its other seeds, for drift to be held against."""
     return [
-        f"{RESULTS}/{wildcards.notebook}/{wildcards.experiment}/seed{seed}/cam.h5"
+        RESULTS.run(wildcards.notebook, wildcards.experiment, seed).cam
         for seed in PROJECT.seeds(wildcards.notebook)
         if str(seed) != wildcards.seed
     ]
 
 
-def files_of_runs(notebook, *names):
-    """The files of these names in every run folder of a notebook."""
+def runs_of(notebook):
+    """The files of every run of a notebook."""
     return [
-        f"{RESULTS}/{notebook}/{experiment}/seed{seed}/{name}"
+        RESULTS.run(notebook, experiment, seed)
         for experiment in PROJECT.notebooks[notebook].experiments
         for seed in PROJECT.seeds(notebook)
-        for name in names
     ]
 
 
 def evaluated_runs(wildcards):
     """What comparing a notebook's experiments reads."""
-    return files_of_runs(
-        wildcards.notebook, "run.json", "history.csv", "predictions.h5", "metrics.json"
-    )
+    return [
+        file
+        for run in runs_of(wildcards.notebook)
+        for file in (run.record, run.history, run.predictions, run.metrics)
+    ]
 
 
 def mapped_runs(wildcards):
     """The Grad-CAM files of a notebook's runs; none if the notebook does not ask for them."""
     if PROJECT.notebooks[wildcards.notebook].cam is None:
         return []
-    return files_of_runs(wildcards.notebook, "cam.h5", "drift.csv")
+    runs = runs_of(wildcards.notebook)
+    return [file for run in runs for file in (run.cam, run.drift)]
 
 
 def compared_tables():
     """The comparisons of all notebooks."""
     return [
-        f"{RESULTS}/{notebook}/{table}.csv"
-        for notebook in PROJECT.notebooks
-        for table in ("compare", "comparisons")
+        table
+        for files in map(RESULTS.notebook, PROJECT.notebooks)
+        for table in (files.compare, files.comparisons)
     ]
 
 

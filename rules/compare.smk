@@ -4,16 +4,16 @@ rule compare_experiments:
         code=stage_code("compare_experiments.py"),
     output:
         experiments=report(
-            f"{RESULTS}/{{notebook}}/compare.csv",
+            NOTEBOOK.compare,
             caption="../report/captions/compare.rst",
         ),
-        pairs=f"{RESULTS}/{{notebook}}/comparisons.csv",
-        markdown=f"{RESULTS}/{{notebook}}/compare.md",
-        latex=f"{RESULTS}/{{notebook}}/compare.tex",
+        pairs=NOTEBOOK.comparisons,
+        markdown=NOTEBOOK.compare_markdown,
+        latex=NOTEBOOK.compare_latex,
     log:
-        f"{LOGS}/{{notebook}}/compare.log",
+        RESULTS.log("{notebook}", "compare"),
     benchmark:
-        f"{BENCHMARKS}/{{notebook}}/compare.tsv"
+        RESULTS.benchmark(RESULTS.log("{notebook}", "compare"))
     conda:
         "../envs/statistics.yaml"
     threads: 1

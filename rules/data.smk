@@ -3,11 +3,11 @@ rule prepare_dataset:
         # The source's files are here and, unless disks are shared, nowhere else.
         code=[local(file) for file in stage_code("prepare_dataset.py")],
     output:
-        f"{RESULTS}/data/{{dataset}}.h5",
+        RESULTS.data("{dataset}"),
     log:
-        f"{LOGS}/data/{{dataset}}.log",
+        RESULTS.log("data", "{dataset}"),
     benchmark:
-        f"{BENCHMARKS}/data/{{dataset}}.tsv"
+        RESULTS.benchmark(RESULTS.log("data", "{dataset}"))
     conda:
         "../envs/data.yaml"
     threads: 2

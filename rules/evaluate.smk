@@ -1,13 +1,13 @@
 rule evaluate_run:
     input:
-        predictions=f"{RUN}/predictions.h5",
+        predictions=RUN.predictions,
         code=stage_code("evaluate_run.py"),
     output:
-        f"{RUN}/metrics.json",
+        RUN.metrics,
     log:
-        f"{LOGS}/{{notebook}}/{{experiment}}/seed{{seed}}/evaluate.log",
+        RESULTS.run_log("evaluate", *WILDCARDS),
     benchmark:
-        f"{BENCHMARKS}/{{notebook}}/{{experiment}}/seed{{seed}}/evaluate.tsv"
+        RESULTS.benchmark(RESULTS.run_log("evaluate", *WILDCARDS))
     conda:
         "../envs/statistics.yaml"
     threads: 1

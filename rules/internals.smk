@@ -11,9 +11,10 @@ CHECKED_SNAKEMAKE = "9.27.1"  # all of this was checked on it
 # What Python says of an attribute, a module, an item or a parameter that is not there.
 CHANGED = (AttributeError, ImportError, LookupError, TypeError)
 
-# Snakemake's records of how files were made, a file for each output. Missing, as with
-# `--persistence-backend db`, none go to a bucket and a fresh checkout makes all anew.
-SNAKEMAKE_RECORDS = Path(".snakemake/metadata")
+# Snakemake's records of how files were made, a file for each output, and its marks of those that
+# were begun. Missing, as with `--persistence-backend db`, none go to a bucket and a fresh checkout
+# makes all anew.
+SNAKEMAKE_RECORDS = (Path(".snakemake/metadata"), Path(".snakemake/incomplete"))
 
 
 @contextmanager

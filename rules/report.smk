@@ -1,8 +1,8 @@
 rule write_notebook:
     input:
         tables=[
-            f"{RESULTS}/{{notebook}}/compare.csv",
-            f"{RESULTS}/{{notebook}}/comparisons.csv",
+            NOTEBOOK.compare,
+            NOTEBOOK.comparisons,
         ],
         runs=evaluated_runs,
         maps=mapped_runs,
@@ -11,14 +11,14 @@ rule write_notebook:
         code=stage_code("write_notebook.py"),
     output:
         notebook=report(
-            f"{RESULTS}/{{notebook}}/notebook.md",
+            NOTEBOOK.page,
             caption="../report/captions/notebook.rst",
         ),
-        figures=directory(f"{RESULTS}/{{notebook}}/figures"),
+        figures=directory(NOTEBOOK.figures),
     log:
-        f"{LOGS}/{{notebook}}/notebook.log",
+        RESULTS.log("{notebook}", "notebook"),
     benchmark:
-        f"{BENCHMARKS}/{{notebook}}/notebook.tsv"
+        RESULTS.benchmark(RESULTS.log("{notebook}", "notebook"))
     conda:
         "../envs/report.yaml"
     threads: 4
@@ -34,8 +34,8 @@ rule write_notebook:
 
 rule write_report:
     input:
-        notebooks=[f"{RESULTS}/{name}/notebook.md" for name in PROJECT.notebooks],
-        figures=[f"{RESULTS}/{name}/figures" for name in PROJECT.notebooks],
+        notebooks=[RESULTS.notebook(name).page for name in PROJECT.notebooks],
+        figures=[RESULTS.notebook(name).figures for name in PROJECT.notebooks],
         tables=compared_tables(),
         results=shown_results,
         templates=template_files(),
@@ -46,9 +46,9 @@ rule write_report:
     output:
         report(REPORT, caption="../report/captions/page.rst"),
     log:
-        f"{LOGS}/report.log",
+        RESULTS.log("report"),
     benchmark:
-        f"{BENCHMARKS}/report.tsv"
+        RESULTS.benchmark(RESULTS.log("report"))
     conda:
         "../envs/report.yaml"
     threads: 1
@@ -68,7 +68,7 @@ rule write_report:
 rule describe_results:
     input:
         report=REPORT,
-        notebooks=[f"{RESULTS}/{name}/notebook.md" for name in PROJECT.notebooks],
+        notebooks=[RESULTS.notebook(name).page for name in PROJECT.notebooks],
         results=shown_results,
         tables=compared_tables(),
         config=config_files(),
@@ -78,9 +78,9 @@ rule describe_results:
     output:
         CRATE,
     log:
-        f"{LOGS}/crate.log",
+        RESULTS.log("crate"),
     benchmark:
-        f"{BENCHMARKS}/crate.tsv"
+        RESULTS.benchmark(RESULTS.log("crate"))
     conda:
         "../envs/report.yaml"
     threads: 1

@@ -5,14 +5,14 @@ rule train_run:
         initial=initial_run,
         code=stage_code("train_run.py"),
     output:
-        history=f"{RUN}/history.csv",
-        checkpoints=directory(f"{RUN}/checkpoints"),
-        predictions=f"{RUN}/predictions.h5",
-        run=f"{RUN}/run.json",
+        history=RUN.history,
+        checkpoints=directory(RUN.checkpoints),
+        predictions=RUN.predictions,
+        run=RUN.record,
     log:
-        f"{LOGS}/{{notebook}}/{{experiment}}/seed{{seed}}/train.log",
+        RESULTS.run_log("train", *WILDCARDS),
     benchmark:
-        f"{BENCHMARKS}/{{notebook}}/{{experiment}}/seed{{seed}}/train.tsv"
+        RESULTS.benchmark(RESULTS.run_log("train", *WILDCARDS))
     conda:
         "../envs/keras.yaml"
     threads: run_threads
@@ -29,6 +29,7 @@ rule train_run:
         threads=run_threads,
         # Undeclared, since Snakemake deletes declared outputs before a job starts: a killed
         # training goes on from here.
-        state=f"{RESULTS}/state/{{notebook}}/{{experiment}}/seed{{seed}}",
+        state=str(RESULTS.state(*WILDCARDS)),
+        progress=str(RESULTS.progress(*WILDCARDS)),
     script:
         "../workflow/scripts/train_run.py"

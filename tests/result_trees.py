@@ -34,7 +34,14 @@ def make_page(
         "title": "Shapes",
         "goal": "Which net tells the shapes apart?",
         "lang": "en",
+        "language": "en",
         "dataset": "shapes",
+        "validation": "validation",
+        "reach": None,
+        "smoke": False,
+        "cam": None,
+        "grids": [],
+        "diagnoses": {"mute": [], "thresholds": {}},
         "key_results": [{"text": f"best {{{experiments[-1]}.val_accuracy:.2f}}", "recorded": 0.83}],
         "baseline": experiments[0],
         "metric": "test_accuracy",
@@ -46,7 +53,7 @@ def make_page(
                 "parent": experiments[i - 1] if i else None,
                 "recorded": {"val_accuracy": 0.7 + 0.05 * i} if i < 2 else {},
                 "notes": [f"note on {experiment}"],
-                "spec": make_spec(name, experiment, learning_rate=0.01 / (i + 1)),
+                "spec": make_spec(learning_rate=0.01 / (i + 1)),
             }
             for i, experiment in enumerate(experiments)
         ],
@@ -55,13 +62,9 @@ def make_page(
     return page | changes
 
 
-def make_spec(
-    notebook: str, experiment: str, learning_rate: float = 0.01, **changes: Any
-) -> dict[str, Any]:
+def make_spec(learning_rate: float = 0.01, **changes: Any) -> dict[str, Any]:
     """A resolved spec."""
     spec = {
-        "notebook": notebook,
-        "experiment": experiment,
         "dataset": "shapes",
         "layers": LAYERS,
         "augment": [],
@@ -71,11 +74,8 @@ def make_spec(
         "epochs": 8,
         "train_samples": None,
         "callbacks": [],
-        "monitor": "val_accuracy",
         "validation": "validation",
-        "precision": "auto",
         "recorded_parameters": None,
-        "cam_epochs": [1, 3, 8],
     }
     return spec | changes
 
@@ -170,8 +170,8 @@ def make_run(
                 start += n
     parameters = 1000 + 10 * len(spec["layers"])
     run = {
-        "notebook": spec["notebook"],
-        "experiment": spec["experiment"],
+        "notebook": folder.parent.parent.name,
+        "experiment": folder.parent.name,
         "seed": run_seed,
         "id": f"{spec['dataset']}-{parameters}",
         "spec": spec,
@@ -189,7 +189,7 @@ def make_run(
         ],
         "best_epoch": best,
         "epochs": epochs,
-        "monitor": spec["monitor"],
+        "monitor": "val_accuracy",
         "validation": spec["validation"],
         "precision": "float32",
         "backend": "tensorflow",

@@ -46,6 +46,7 @@ from scratchbook.comparison.statistics import (
 from scratchbook.comparison.verdict import verdict
 from scratchbook.config.errors import ScratchbookError
 from scratchbook.evaluation import wilson
+from scratchbook.results.paths import NotebookFiles, Results
 
 
 def simulate(
@@ -288,7 +289,7 @@ def test_a_verdict_claims_a_winner_only_where_interval_and_p_both_do(
 
 
 def test_a_row_is_the_mean_over_its_seeds_with_every_value(tree: Path) -> None:
-    found = compare(make_page(), tree)
+    found = compare(make_page(), Results(tree))
     row = found.rows.set_index("experiment").loc["train2"]
     values = [
         json.loads((tree / f"shapes/train2/seed{seed}/metrics.json").read_text())["splits"]["test"]
@@ -314,7 +315,7 @@ def test_a_row_tells_the_arithmetic_of_the_training_and_until_the_accuracy_to_re
         for seed in (0, 1)
     ]
     reach = float(min(history.max() for history in histories))
-    row = compare(make_page(reach=reach), tree).rows.set_index("experiment").loc["train2"]
+    row = compare(make_page(reach=reach), Results(tree)).rows.set_index("experiment").loc["train2"]
     run = json.loads((tree / "shapes/train2/seed0/run.json").read_text())
     forward = sum(layer["multiply_adds"] for layer in run["layers"])
     assert row["multiply_adds"] == forward > 0
@@ -331,13 +332,13 @@ def test_an_accuracy_that_one_seed_never_reaches_has_no_epoch(tree: Path) -> Non
     reach = float(history["val_accuracy"].max())
     history["val_accuracy"] -= 0.01
     history.to_csv(file, index=False)
-    row = compare(make_page(reach=reach), tree).rows.set_index("experiment").loc["train2"]
+    row = compare(make_page(reach=reach), Results(tree)).rows.set_index("experiment").loc["train2"]
     assert math.isnan(row["reached_epoch"])
     assert math.isnan(row["reached_flops"])
 
 
 def test_rows_are_sorted_by_the_metric_and_compared_with_the_baseline(tree: Path) -> None:
-    found = compare(make_page(baseline="train2"), tree)
+    found = compare(make_page(baseline="train2"), Results(tree))
     rows = found.rows.set_index("experiment")
     assert found.rows["test_accuracy"].is_monotonic_decreasing
     assert math.isnan(rows.loc["train2", "baseline_difference"])
@@ -349,7 +350,7 @@ def test_rows_are_sorted_by_the_metric_and_compared_with_the_baseline(tree: Path
 
 
 def test_every_pair_has_a_row_with_what_it_was_measured_on(tree: Path) -> None:
-    pairs = compare(make_page(), tree).pairs
+    pairs = compare(make_page(), Results(tree)).pairs
     assert list(zip(pairs["first"], pairs["second"], strict=True)) == [
         ("train1", "train2"),
         ("train1", "train3"),
@@ -366,7 +367,7 @@ def test_nets_that_answer_alike_tie_and_a_worse_one_does_not(tmp_path: Path) -> 
     make_results(tmp_path, page, accuracy={"train1": 0.8, "train2": 0.8, "train3": 0.3})
     for answers in ("predictions.h5", "metrics.json"):
         shutil.copy(tmp_path / "shapes/train1/seed0" / answers, tmp_path / "shapes/train2/seed0")
-    found = compare(page, tmp_path)
+    found = compare(page, Results(tmp_path))
     assert dict(zip(found.rows["experiment"], found.rows["tie"], strict=True)) == {
         "train1": True,
         "train2": True,
@@ -381,7 +382,7 @@ def test_missing_and_failed_runs_leave_rows_that_say_so(tree: Path) -> None:
     (tree / "shapes/train2/seed1/metrics.json").unlink()
     with h5py.File(tree / "shapes/train3/seed0/predictions.h5", "r+") as file:
         file["best/test/logits"][5] = np.nan
-    found = compare(make_page(), tree)
+    found = compare(make_page(), Results(tree))
     status = found.rows.set_index("experiment")["status"]
     assert status["train1"].startswith("failed: seed 0 was not trained (no run.json); seed 1")
     assert status["train2"] == "incomplete: seed 1 was not evaluated (no metrics.json)"
@@ -394,16 +395,16 @@ def test_missing_and_failed_runs_leave_rows_that_say_so(tree: Path) -> None:
 def test_a_run_that_was_trained_by_another_spec_is_no_run_of_its_experiment(tree: Path) -> None:
     page = make_page()
     page["experiments"][1]["spec"]["batch_size"] = 7
-    status = compare(page, tree).rows.set_index("experiment")["status"]
+    status = compare(page, Results(tree)).rows.set_index("experiment")["status"]
     assert status["train2"].startswith("failed: seed 0 was trained before this was changed: batch")
     assert (status.drop("train2") == "complete").all()
 
 
 def test_a_notebook_without_any_run_is_still_a_table(tmp_path: Path) -> None:
-    found = compare(make_page(), tmp_path)
+    found = compare(make_page(), Results(tmp_path))
     assert len(found.rows) == 3
     assert found.pairs.empty
-    write_comparison(found, tmp_path)
+    write_comparison(found, NotebookFiles(tmp_path))
 
 
 def test_runs_measured_on_different_images_are_refused_and_both_named(tmp_path: Path) -> None:
@@ -415,27 +416,27 @@ def test_runs_measured_on_different_images_are_refused_and_both_named(tmp_path: 
     shutil.copytree(other / "shapes/train2", tmp_path / "shapes/train2")
     message = r"train1/seed0 and train2/seed0 .*200 and 150 images"
     with pytest.raises(ScratchbookError, match=message):
-        compare(page, tmp_path)
-    status = compare(page, tmp_path, partial=True).rows.set_index("experiment")["status"]
+        compare(page, Results(tmp_path))
+    status = compare(page, Results(tmp_path), partial=True).rows.set_index("experiment")["status"]
     assert "train1/seed0 and train2/seed0 cannot be compared" in status["train2"]
     assert (status.drop("train2") == "complete").all()
 
 
 def test_images_in_another_order_are_the_same_images(tree: Path) -> None:
-    before = compare(make_page(), tree)
+    before = compare(make_page(), Results(tree))
     with h5py.File(tree / "shapes/train2/seed0/predictions.h5", "r+") as file:
         group = file["best/test"]
         for name in ("logits", "labels", "index"):
             group[name][...] = group[name][...][::-1]
-    pd.testing.assert_frame_equal(compare(make_page(), tree).pairs, before.pairs)
+    pd.testing.assert_frame_equal(compare(make_page(), Results(tree)).pairs, before.pairs)
 
 
 def test_val_accuracy_is_the_test_split_where_the_page_chose_on_it(tmp_path: Path) -> None:
     page = make_page(metric="val_accuracy")
     for one in page["experiments"]:
-        one["spec"] = make_spec("shapes", one["name"], validation="test")
+        one["spec"] = make_spec(validation="test")
     make_results(tmp_path, page)
-    found = compare(page, tmp_path)
+    found = compare(page, Results(tmp_path))
     assert found.split == "test"
     np.testing.assert_array_equal(found.rows["val_accuracy"], found.rows["test_accuracy"])
 
@@ -447,27 +448,28 @@ def test_more_than_fifty_experiments_are_compared_with_the_baseline_only(tmp_pat
     for experiment in page["experiments"][2:]:
         folder = tmp_path / "shapes" / experiment["name"]
         copy_experiment(tmp_path / "shapes/t01", folder, experiment["spec"])
-    pairs = compare(page, tmp_path, resamples=100).pairs
+    pairs = compare(page, Results(tmp_path), resamples=100).pairs
     assert len(pairs) == 51
     assert set(pairs["first"]) == {"t00"}
 
 
 def test_all_four_tables_are_written_and_the_csv_reads_back(tree: Path) -> None:
-    found = compare(make_page(), tree)
-    written = write_comparison(found, tree / "shapes")
-    assert [path.name for path in written] == [
+    found = compare(make_page(), Results(tree))
+    files = NotebookFiles(tree / "shapes")
+    write_comparison(found, files)
+    assert {path.name for path in files.folder.iterdir() if path.is_file()} == {
         "compare.csv",
         "comparisons.csv",
         "compare.md",
         "compare.tex",
-    ]
-    back = pd.read_csv(written[0], keep_default_na=False, na_values=[""])
+    }
+    back = pd.read_csv(files.compare, keep_default_na=False, na_values=[""])
     np.testing.assert_array_equal(back["test_accuracy"], found.rows["test_accuracy"])
     assert list(back.columns) == list(found.rows.columns)
 
 
 def test_latex_and_markdown_escape_what_would_break_them(tree: Path) -> None:
-    found = compare(make_page(), tree)
+    found = compare(make_page(), Results(tree))
     rows = found.rows.copy()
     rows.loc[0, "changes"] = "a|b 50% & _x_ → y < z"
     edited = type(found)(
@@ -483,10 +485,8 @@ def test_latex_and_markdown_escape_what_would_break_them(tree: Path) -> None:
 
 
 def test_changes_name_keys_and_layers() -> None:
-    old = make_spec("n", "a")
+    old = make_spec()
     new = make_spec(
-        "n",
-        "b",
         layers=[
             {"class_name": "Conv2D", "config": {"filters": 16, "kernel_size": 3}},
             {"class_name": "Dropout", "config": {"rate": 0.5}},
@@ -503,31 +503,31 @@ def test_changes_name_keys_and_layers() -> None:
         "batch_size: 32 → 64",
         "optimizer: Adam(learning_rate=0.01) → SGD(learning_rate=0.1)",
     ]
-    assert changes(old, make_spec("n", "c")) == []
+    assert changes(old, make_spec()) == []
 
 
 def test_a_schedule_and_a_warm_start_are_changes() -> None:
     new = make_spec(
-        "n", "b", schedule={"warm_up": 0, "decay": "step", "every": 5, "factor": 0.1},
+        schedule={"warm_up": 0, "decay": "step", "every": 5, "factor": 0.1},
         initial_weights={"experiment": "a", "checkpoint": 3},
     )  # fmt: skip
-    assert changes(make_spec("n", "a"), new) == [
+    assert changes(make_spec(), new) == [
         "initial_weights: none → experiment=a, checkpoint=3",
         "schedule: none → warm_up=0, decay=step, every=5, factor=0.1",
     ]
 
 
 def test_a_layer_with_other_arguments_is_one_change() -> None:
-    old = make_spec("n", "a")
+    old = make_spec()
     wider = {"class_name": "Dense", "config": {"units": 5, "activation": "softmax", "name": "x"}}
-    new = make_spec("n", "b", layers=[*old["layers"][:2], wider])
+    new = make_spec(layers=[*old["layers"][:2], wider])
     assert changes(old, new) == ["Dense: units 3 → 5"]
 
 
 def test_a_change_inside_a_residual_block_is_told_alone() -> None:
     def block(rate: float, *more: dict) -> dict:
         layers = [{"class_name": "Dropout", "config": {"rate": rate}}, *more]
-        return {"layers": [{"class_name": "Residual", "config": {"layers": layers}}]}
+        return make_spec(layers=[{"class_name": "Residual", "config": {"layers": layers}}])
 
     flatten = {"class_name": "Flatten", "config": {}}
     assert changes(block(0.1), block(0.5, flatten)) == [
@@ -551,7 +551,7 @@ def test_a_diff_holds_every_layer_of_both_once_and_in_order(before: list, after:
     assert [old for _, old, _ in rows if old] == before
     assert [new for _, _, new in rows if new] == after
     assert all((mark == "=") == (old == new) for mark, old, new in rows)
-    assert (changes({"layers": before}, {"layers": after}) == []) == (before == after)
+    assert (changes(make_spec(layers=before), make_spec(layers=after)) == []) == (before == after)
 
 
 # claims
@@ -629,7 +629,7 @@ def test_very_many_experiments_are_compared_within_a_minute_and_two_gigabytes(
             tmp_path / "shapes" / names[i % 10], tmp_path / "shapes" / one["name"], one["spec"]
         )
     start = time.perf_counter()
-    found = compare(page, tmp_path)
+    found = compare(page, Results(tmp_path))
     assert time.perf_counter() - start < 60
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 2e6  # kilobytes
     assert (len(found.rows), len(found.pairs)) == (experiments, pairs)

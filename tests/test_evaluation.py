@@ -28,21 +28,21 @@ from statsmodels.stats.proportion import proportion_confint
 from result_trees import write_split
 from scratchbook.config.errors import ScratchbookError
 from scratchbook.evaluation import (
-    Split,
     calibration,
     evaluate,
     evaluate_split,
     wilson,
     write_metrics,
 )
+from scratchbook.results.records import SplitPredictions
 
 
-def random_split(n: int, classes: int, seed: int = 0) -> Split:
+def random_split(n: int, classes: int, seed: int = 0) -> SplitPredictions:
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, classes, n)
     logits = rng.normal(size=(n, classes))
     logits[np.arange(n), labels] += 1
-    return Split(logits, labels, np.arange(n))
+    return SplitPredictions(logits, labels, np.arange(n))
 
 
 def names(classes: int) -> list[str]:
@@ -54,7 +54,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return weight / weight.sum(axis=1, keepdims=True)
 
 
-def write_predictions(path: Path, splits: dict[str, Split], classes: int) -> Path:
+def write_predictions(path: Path, splits: dict[str, SplitPredictions], classes: int) -> Path:
     with h5py.File(path, "w") as file:
         file.attrs["class_names"] = json.dumps(names(classes))
         file.attrs["validation"] = "validation"
@@ -68,7 +68,9 @@ def write_predictions(path: Path, splits: dict[str, Split], classes: int) -> Pat
 
 def test_four_images_worked_by_hand() -> None:
     logits = np.log([[0.8, 0.2], [0.4, 0.6], [0.3, 0.7], [0.1, 0.9]])
-    found = evaluate_split(Split(logits, np.array([0, 0, 1, 1]), np.arange(4)), ["cat", "dog"])
+    found = evaluate_split(
+        SplitPredictions(logits, np.array([0, 0, 1, 1]), np.arange(4)), ["cat", "dog"]
+    )
     assert found["accuracy"]["value"] == 0.75
     assert found["confusion"] == [[1, 1], [0, 2]]
     assert found["log_loss"] == pytest.approx(-np.log([0.8, 0.4, 0.7, 0.9]).mean())
@@ -117,7 +119,7 @@ def test_figures_agree_with_scikit_learns_with_ties_and_classes_that_are_never_m
     labels = rng.integers(0, min(met, classes), n)
     logits = rng.integers(0, levels, (n, classes)).astype(float)
     answer, every = logits.argmax(axis=1), np.arange(classes)
-    found = evaluate_split(Split(logits, labels, np.arange(n)), names(classes))
+    found = evaluate_split(SplitPredictions(logits, labels, np.arange(n)), names(classes))
 
     assert found["confusion"] == confusion_matrix(labels, answer, labels=every).tolist()
     expected = precision_recall_fscore_support(labels, answer, labels=every, zero_division=0.0)
@@ -180,7 +182,7 @@ def test_figures_stay_in_their_ranges_and_ignore_the_order_of_the_images(
     n: int, classes: int, seed: int, scale: float
 ) -> None:
     one = random_split(n, classes, seed)
-    split = Split(one.logits * scale, one.labels, one.index)
+    split = SplitPredictions(one.logits * scale, one.labels, one.index)
     found = evaluate_split(split, names(classes))
     for figure in ("macro_f1", "ece"):
         assert 0 <= found[figure] <= 1
@@ -190,7 +192,8 @@ def test_figures_stay_in_their_ranges_and_ignore_the_order_of_the_images(
     assert np.sum(found["confusion"]) == n
     turned = np.random.default_rng(seed).permutation(n)
     again = evaluate_split(
-        Split(split.logits[turned], split.labels[turned], split.index[turned]), names(classes)
+        SplitPredictions(split.logits[turned], split.labels[turned], split.index[turned]),
+        names(classes),
     )
     assert again["confusion"] == found["confusion"]
     assert again["log_loss"] == pytest.approx(found["log_loss"])
@@ -199,7 +202,7 @@ def test_figures_stay_in_their_ranges_and_ignore_the_order_of_the_images(
 
 def test_a_split_of_one_class_has_no_auroc_and_says_why() -> None:
     split = random_split(20, 2)
-    found = evaluate_split(Split(split.logits, np.zeros(20, int), split.index), names(2))
+    found = evaluate_split(SplitPredictions(split.logits, np.zeros(20, int), split.index), names(2))
     assert found["auroc"] is None
     assert found["undefined"]["auroc"] == "the split holds one class only"
 

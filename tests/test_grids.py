@@ -23,8 +23,9 @@ from scratchbook.config.notebooks import GridMember, Notebook
 from scratchbook.config.project import load_project
 from scratchbook.config.strict import NAME_PATTERN
 from scratchbook.report.chapter import write_chapter
-from scratchbook.report.figures import response
+from scratchbook.report.charts import response
 from scratchbook.report.html import write_page
+from scratchbook.results.paths import Results
 
 LAYERS = """
       - Conv2D: 2
@@ -218,9 +219,10 @@ def report(results: Path, points: dict[str, dict[str, Any]], gone: str = "") -> 
     folder = make_results(results, page)
     if gone:
         (folder / gone / "seed0" / "run.json").unlink()
-    write_comparison(compare(page, results, resamples=20), folder)
-    write_chapter(page, results, folder)
-    write_page([page], results, REPOSITORY / "report", results / "report.html", "snakemake")
+    made = Results(results)
+    write_comparison(compare(page, made, resamples=20), made.notebook(page["name"]))
+    write_chapter(page, made)
+    write_page([page], made, REPOSITORY / "report", results / "report.html", "snakemake")
     return (
         (folder / "notebook.md").read_text(encoding="utf-8"),
         (results / "report.html").read_text(encoding="utf-8"),

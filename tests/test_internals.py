@@ -21,6 +21,7 @@ PATTERNS = [
     r"\b(?:from|import) snakemake\.(?!utils\b|exceptions\b)\w",
     r"\bfrom snakemake import\b",
     r"""["']\.snakemake/(?!scratchbook\b)""",  # that folder is our own
+    r"""["']incomplete["']\)""",
     r"\.(?:current_basedir|is_main_process|included_stack|modifier|path_modifier)\b",
     r"\.(?:apply_default_storage|storage_settings|storage_registry|default_storage_\w+)\b",
     r"\.(?:is_producer|get_wildcards|expand_input|hosted_repo|repo_clone|repo_path)\b",
@@ -60,6 +61,7 @@ def test_each_kind_of_internal_would_be_found(pattern: str) -> None:
         "from snakemake.io import flag",
         "from snakemake import path_modifier",
         'Path(".snakemake/metadata")',
+        'folder.with_name("incomplete")',
         "here.current_basedir",
         "modified.apply_default_storage(path)",
         "each.is_producer(file)",

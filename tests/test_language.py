@@ -22,6 +22,7 @@ from scratchbook.comparison import compare, resolve_claim
 from scratchbook.language import LOCALE, speaking, tr, tr_n
 from scratchbook.report.chapter import write_chapter
 from scratchbook.report.html import write_page
+from scratchbook.results.paths import Results
 from test_report import RULES, TEMPLATES, make_all, make_cam, make_data
 
 KEYWORDS = {
@@ -133,9 +134,9 @@ def chinese(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], P
     make_all(results, page, classes=("圆", "方", "三角"))
     make_cam(results / "shapes/train1/seed0")
     (results / "shapes/train2/seed1/run.json").unlink()
-    write_chapter(page, results, results / "shapes", processes=2)
+    write_chapter(page, Results(results), processes=2)
     write_page(
-        [page], results, TEMPLATES, results / "report.html", "snakemake", rules=RULES,
+        [page], Results(results), TEMPLATES, results / "report.html", "snakemake", rules=RULES,
         config={"config/config.yaml": "language: zh"}, requirements="keras==3.15.1",
     )  # fmt: skip
     return page, results, (results / "report.html").read_text(encoding="utf-8")
@@ -192,7 +193,7 @@ def test_the_languages_of_tool_and_notes_are_told_to_browsers(chinese) -> None:
 
 def test_an_english_notebook_in_a_chinese_page_keeps_its_language(chinese, tmp_path: Path) -> None:
     page = chinese[0] | {"lang": "en", "goal": "Which net?"}
-    write_page([page], chinese[1], TEMPLATES, tmp_path / "page.html", "snakemake")
+    write_page([page], Results(chinese[1]), TEMPLATES, tmp_path / "page.html", "snakemake")
     document = html5lib.parse((tmp_path / "page.html").read_text(), namespaceHTMLElements=False)
     article = document.find(".//article")
     assert article.get("lang") == "en"
@@ -214,5 +215,7 @@ def test_what_other_programs_read_stays_english(chinese) -> None:
     data = json.loads(re.search(r'id="page:data">(.*?)</script>', html, re.DOTALL)[1])
     assert data["notebooks"][0]["key_results"][0]["status"] == "differs from recorded"
     with speaking("en"):
-        assert "is better: " in compare(page, results, resamples=50).pairs["verdict"].iloc[1]
+        assert (
+            "is better: " in compare(page, Results(results), resamples=50).pairs["verdict"].iloc[1]
+        )
     assert "is better: " in (results / "shapes/comparisons.csv").read_text(encoding="utf-8")

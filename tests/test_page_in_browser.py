@@ -11,6 +11,7 @@ import pytest
 from result_trees import make_page
 from scratchbook.report.chapter import write_chapter
 from scratchbook.report.html import write_page
+from scratchbook.results.paths import Results
 from test_grids import RATES, report
 from test_language import chinese  # noqa: F401 -- a fixture
 from test_report import TEMPLATES, make_all, make_cam, make_data
@@ -28,8 +29,8 @@ def page_file(tmp_path_factory) -> Path:
     make_data(results)
     make_all(results, page)
     make_cam(results / "shapes/train1/seed0")
-    write_chapter(page, results, results / "shapes")
-    write_page([page], results, TEMPLATES, results / "report.html", "snakemake --cores 2")
+    write_chapter(page, Results(results))
+    write_page([page], Results(results), TEMPLATES, results / "report.html", "snakemake --cores 2")
     return results / "report.html"
 
 

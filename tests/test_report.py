@@ -24,14 +24,15 @@ from scratchbook.comparison import compare, write_comparison
 from scratchbook.report.architecture import setting_diff, shorthand, side_by_side, summary_table
 from scratchbook.report.architecture import settings as settings_of
 from scratchbook.report.chapter import write_chapter
-from scratchbook.report.figures import curves
+from scratchbook.report.charts import curves
 from scratchbook.report.html import embedded_json, write_page
-from scratchbook.report.loading import load_notebook
+from scratchbook.report.loading import Mistake, load_notebook
 from scratchbook.report.markdown import escape
 from scratchbook.report.pictures import mistake_sheet
 from scratchbook.report.rules import draw_rules, drawn_arrows, in_order
 from scratchbook.report.svg import SVG, finish_svg, plain
-from scratchbook.results.paths import RunFiles
+from scratchbook.results.paths import Results, RunFiles
+from scratchbook.results.records import History
 
 TEMPLATES = Path(__file__).parents[1] / "report"
 VOID = {"meta", "br", "img", "link", "input", "hr", "area", "base", "col", "embed", "source", "wbr"}
@@ -82,19 +83,28 @@ def make_data(results: Path, n: int = 750) -> None:
     with h5py.File(results / "data" / "shapes.h5", "w") as file:
         file["images"] = rng.integers(0, 256, (n, 8, 8, 3), dtype=np.uint8)
         file["names"] = [f"image-{i}.png" for i in range(n)]
-        file.attrs.update(title="Shapes", source="made up", sha256="ab" * 32, notes="[]",
-                          duplicates="[]")  # fmt: skip
+        file["labels"], file["split"] = np.zeros(n, np.int64), np.zeros(n, np.uint8)
+        file.attrs.update(dataset="shapes", title="Shapes", source="made up", sha256="ab" * 32,
+                          class_names="[]", notes="[]", duplicates="[]")  # fmt: skip
 
 
 def make_all(results: Path, page: dict[str, Any], **more: Any) -> None:
     make_results(results, page, **more)
-    write_comparison(compare(page, results, resamples=50), results / page["name"])
+    made = Results(results)
+    write_comparison(compare(page, made, resamples=50), made.notebook(page["name"]))
+
+
+def copy_tables(results: Path, made: Results) -> None:
+    files = made.notebook("shapes")
+    files.folder.mkdir(parents=True, exist_ok=True)
+    for table in (files.compare, files.comparisons):
+        shutil.copyfile(results / "shapes" / table.name, table)
 
 
 def render(page: dict[str, Any], results: Path, **more: Any) -> str:
-    write_chapter(page, results, results / page["name"])
+    write_chapter(page, Results(results))
     output = results / "report.html"
-    write_page([page], results, TEMPLATES, output, "snakemake --cores 2", **more)
+    write_page([page], Results(results), TEMPLATES, output, "snakemake --cores 2", **more)
     return output.read_text(encoding="utf-8")
 
 
@@ -200,8 +210,8 @@ def test_figures_hold_no_id_that_nothing_refers_to_and_no_needless_digits(whole)
 @pytest.mark.parametrize("epochs", [1, 2, 8, 50])
 def test_epochs_are_whole_numbers_on_the_axis(epochs):
     values = [n / epochs for n in range(epochs)]
-    history = pd.DataFrame(
-        {"epoch": range(1, epochs + 1), "accuracy": values, "val_accuracy": values}
+    history = History(
+        {"epoch": np.arange(1, epochs + 1), "accuracy": values, "val_accuracy": values}
     )
     svg = curves({0: history}, {0: 1}, "accuracy", "test")
     ticks = re.findall(r'text-anchor="middle"[^>]*>([^<]*)<', svg)[: -len(("epoch", "accuracy"))]
@@ -232,7 +242,8 @@ def test_the_compare_table_says_what_it_took_to_reach_an_accuracy(tmp_path):
     row = html.split('<th scope="row" data-value="train3">')[1].split("</tr>")[0]
     assert re.search(r"in epoch [\d.]+<span class=\"interval\">[\d.]+ [MG]FLOP</span>", row)
     page["reach"] = 0.999
-    write_comparison(compare(page, tmp_path, resamples=50), tmp_path / page["name"])
+    made = Results(tmp_path)
+    write_comparison(compare(page, made, resamples=50), made.notebook(page["name"]))
     assert "never" in render(page, tmp_path)
 
 
@@ -260,7 +271,8 @@ def test_a_notebook_that_records_nothing_has_no_column_of_recorded_figures(tmp_p
     assert column.search(render(page, tmp_path))
     for experiment in page["experiments"]:
         experiment["recorded"] = {}
-    write_comparison(compare(page, tmp_path, resamples=50), tmp_path / page["name"])
+    made = Results(tmp_path)
+    write_comparison(compare(page, made, resamples=50), made.notebook(page["name"]))
     html = render(page, tmp_path)
     assert not column.search(html)
     head, *rows = re.findall(r"<tr>.*?</tr>", html[html.index("shapes:table") :], re.DOTALL)
@@ -281,9 +293,11 @@ def test_the_embedded_data_are_the_compare_table(whole):
 
 def test_the_same_files_give_the_same_bytes(whole, tmp_path):
     page, results, _ = whole
-    first, second = tmp_path / "one", tmp_path / "two"
+    first, second = tmp_path / "one/shapes", tmp_path / "two/shapes"
     for output, processes in ((first, 1), (second, 2)):
-        write_chapter(page, results, output, processes=processes)
+        made = Results(output.parent)
+        copy_tables(results, made)
+        write_chapter(page, Results(results), made, processes=processes)
     names = sorted(path.name for path in (first / "figures").iterdir())
     assert names == sorted(path.name for path in (second / "figures").iterdir())
     for path in [Path("notebook.md"), *(Path("figures") / name for name in names)]:
@@ -292,12 +306,14 @@ def test_the_same_files_give_the_same_bytes(whole, tmp_path):
 
 def test_a_figure_of_an_experiment_that_is_gone_is_removed(whole, tmp_path):
     page, results, _ = whole
-    old = tmp_path / "figures" / "gone-accuracy.svg"
-    old.parent.mkdir()
+    made = Results(tmp_path)
+    old = made.notebook("shapes").figure("gone-accuracy")
+    old.parent.mkdir(parents=True)
     old.write_text("<svg/>")
-    write_chapter(page, results, tmp_path)
+    copy_tables(results, made)
+    write_chapter(page, Results(results), made)
     assert not old.exists()
-    assert (tmp_path / "figures" / "train1-accuracy.svg").exists()
+    assert made.notebook("shapes").figure("train1-accuracy").exists()
 
 
 def test_two_notebooks_in_one_page_share_no_id(whole, tmp_path):
@@ -306,8 +322,8 @@ def test_two_notebooks_in_one_page_share_no_id(whole, tmp_path):
     copy = tmp_path / "results"
     shutil.copytree(results, copy)
     make_all(copy, other)
-    write_chapter(other, copy, copy / "others")
-    write_page([page, other], copy, TEMPLATES, copy / "report.html", "snakemake")
+    write_chapter(other, Results(copy))
+    write_page([page, other], Results(copy), TEMPLATES, copy / "report.html", "snakemake")
     ids = [a["id"] for _, a in Elements((copy / "report.html").read_text()).found if "id" in a]
     assert {"shapes", "others", "others.train1"} <= set(ids)
     assert len(ids) == len(set(ids))
@@ -404,7 +420,7 @@ def test_only_what_xml_forbids_is_dropped_from_a_text():
     svg = finish_svg(root, every + "\x00\n.")
     assert ElementTree.fromstring(svg).get("aria-label") == every.replace("\t", " ") + " ."
     picture = np.zeros((8, 8, 3), np.uint8)
-    mistake = {"picture": picture, "true": every, "predicted": "b", "probability": 1.0, "name": ""}
+    mistake = Mistake(picture, every, "b", 1.0, "")
     words = "".join(ElementTree.fromstring(mistake_sheet([mistake])).itertext())
     assert "is a\u00a0b\u3000c d 👩\u200d🔬…" in words
 
@@ -528,7 +544,7 @@ def test_an_experiment_may_have_the_name_of_a_missing_value(tmp_path):
     page = make_page(experiments=names, seeds=(0,))
     page["key_results"] = []
     make_all(tmp_path, page)
-    notebook = load_notebook(page, tmp_path)
+    notebook = load_notebook(page, Results(tmp_path))
     assert {row["experiment"] for row in notebook.rows} == set(names)
     assert {one.row["experiment"] for one in notebook.experiments} == set(names)
     assert [(row["first"], row["second"]) for row in notebook.pairs] == [
@@ -536,7 +552,7 @@ def test_an_experiment_may_have_the_name_of_a_missing_value(tmp_path):
     ]  # fmt: skip
     assert all(row["recorded"] is None for row in notebook.rows if row["experiment"] == "none")
     make_all(tmp_path, page | {"seeds": [0, 1]})  # the second seed is then missing
-    assert {row["seeds"] for row in load_notebook(page, tmp_path).rows} == {2}
+    assert {row["seeds"] for row in load_notebook(page, Results(tmp_path)).rows} == {2}
 
 
 def test_one_pair_and_one_core_are_told_in_the_singular(tmp_path):

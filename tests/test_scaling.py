@@ -16,10 +16,12 @@ from result_trees import copy_experiment, make_page, make_results
 from scratchbook.comparison import compare, write_comparison
 from scratchbook.config import project as project_module
 from scratchbook.config.project import Project, load_project
+from scratchbook.config.specs import Page
 from scratchbook.models import checks
 from scratchbook.report.html import _chapter
 from scratchbook.report.loading import load_notebook
 from scratchbook.report.markdown import notebook_markdown
+from scratchbook.results.paths import NotebookFiles, Results
 
 PACKAGE = str(REPOSITORY / "src")
 LAYERS = "[Flatten, {Dense: {units: 3, activation: softmax}}]"
@@ -131,14 +133,16 @@ def test_the_page_takes_steps_in_proportion_to_the_experiments(tmp_path: Path) -
         for i in range(2, n):
             spec = page["experiments"][i]["spec"]
             copy_experiment(folder / f"t{i % 2}", folder / f"t{i}", spec)
-        write_comparison(compare(page, results, resamples=20), folder)
+        made = Results(results)
+        files = made.notebook(page["name"])
+        write_comparison(compare(page, made, resamples=20), files)
 
-        def render(page: dict[str, Any] = page, results: Path = results) -> None:
-            notebook = load_notebook(page, results)
+        def render(page: Page = page, made: Results = made, files: NotebookFiles = files) -> None:
+            notebook = load_notebook(page, made)
             notebook_markdown(notebook, {})
-            _chapter(notebook, results, results)
+            _chapter(notebook, files)
 
-        assert len(load_notebook(page, results).runs) == n
+        assert len(load_notebook(page, made).runs) == n
         counts.append(steps(render))
     assert counts[1] < 2.1 * counts[0]
 

@@ -48,7 +48,7 @@ class Bucket:
             settings=plugin.settings_cls(**told["settings"]),
         )
 
-    def put(self, name: str, folder: Path, files: Iterable[Path]) -> None:
+    def put(self, name: str | Path, folder: Path, files: Iterable[Path]) -> None:
         """Makes the object `name` of these files of a folder; it is replaced as a whole."""
         with self._object(name) as (kept, local):
             with tarfile.open(local, "w:gz", compresslevel=1) as archive:
@@ -57,7 +57,7 @@ class Bucket:
             kept.store_object()
 
     @contextmanager
-    def opened(self, name: str) -> Iterator[tarfile.TarFile | None]:
+    def opened(self, name: str | Path) -> Iterator[tarfile.TarFile | None]:
         """The object `name` to read from; None where there is none."""
         with self._object(name) as (kept, local):
             if not kept.exists():
@@ -67,14 +67,14 @@ class Bucket:
             with tarfile.open(local) as archive:
                 yield archive
 
-    def remove(self, name: str) -> None:
+    def remove(self, name: str | Path) -> None:
         """Removes the object `name`, where there is one."""
         with self._object(name) as (kept, _):
             if kept.exists():
                 kept.remove()
 
     @contextmanager
-    def _object(self, name: str) -> Iterator[tuple[Any, Path]]:
+    def _object(self, name: str | Path) -> Iterator[tuple[Any, Path]]:
         kept = self._provider.object(f"{self.prefix}/{name}")
         with tempfile.TemporaryDirectory(dir=self._folder.name) as folder:
             kept.set_local_path(Path(folder, "archive"))
@@ -120,19 +120,19 @@ def kept_state(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
         bucket.remove(name)
 
 
-def fetch_records(folder: Path, name: str) -> None:
+def fetch_records(folder: Path, unfinished: Path, name: Path) -> None:
     """Takes from the bucket what it knows better of how files were made than this folder does.
 
     Without, Snakemake makes all anew in a fresh checkout, whose files are newer than the results.
 
     Args:
-        folder: `.snakemake/metadata`: a file for each output.
+        folder: Snakemake's records: a file for each output.
+        unfinished: its marks of outputs that were begun, by the same names.
         name: of the records in the bucket.
     """
     with Bucket(os.environ[VARIABLE]).opened(name) as archive:
         if archive is None:
             return
-        unfinished = folder.with_name("incomplete")
         for part in (folder, unfinished):  # Snakemake looks for both
             part.mkdir(parents=True, exist_ok=True)
         for member in archive:
@@ -144,7 +144,9 @@ def fetch_records(folder: Path, name: str) -> None:
 
 
 @contextmanager
-def kept_records(folder: Path, name: str, say: Callable[[str], None]) -> Iterator[None]:
+def kept_records(
+    folder: Path, unfinished: Path, name: Path, say: Callable[[str], None]
+) -> Iterator[None]:
     """Around the work: keeps a copy of `.snakemake/metadata` in the bucket."""
     bucket = Bucket(os.environ[VARIABLE])
     copied: dict[Path, float] = {}
@@ -153,7 +155,7 @@ def kept_records(folder: Path, name: str, say: Callable[[str], None]) -> Iterato
         nonlocal copied
         times = {file: file.stat().st_mtime for file in folder.rglob("*") if file.is_file()}
         if times != copied:
-            fetch_records(folder, name)  # another checkout may have added some
+            fetch_records(folder, unfinished, name)  # another checkout may have added some
             bucket.put(name, folder, times)
             copied = times
 

@@ -58,9 +58,16 @@ class Console:
             self.say(f"{done:,} of {total:,}")
 
 
+def duration(seconds: float) -> str:
+    """`42 s`, `13 min`, `1.2 h`: of what is left."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 @contextmanager
 def job_log(
-    path: str, name: str, stage: Stage = "preparing", progress: str | None = None
+    path: str, name: str, stage: Stage = "training", progress: str | None = None
 ) -> Iterator[Console]:
     """Sends all output of this process to a log file, except what the console says.
 
@@ -71,8 +78,8 @@ def job_log(
     Args:
         path: the log file.
         name: what to call the job on the terminal.
-        stage: what it does, for its progress file.
-        progress: that file; none unless given.
+        stage: what it does, for `progress`.
+        progress: its progress file, where it has one.
     """
     terminal = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace")
     log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)

@@ -6,104 +6,64 @@ Each run is evaluated in a process of its own, and there may be hundreds: NumPy 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any
+from typing import TypeVar
 
-import h5py
 import numpy as np
 
-from scratchbook.config.errors import ScratchbookError
-from scratchbook.files import write_json
+from scratchbook.results.errors import DamagedError, DivergedError
+from scratchbook.results.files import write_json
+from scratchbook.results.reading import Predictions, open_predictions
+from scratchbook.results.records import (
+    BriefMetrics,
+    Metrics,
+    Proportion,
+    ReliabilityBin,
+    SplitMetrics,
+    SplitPredictions,
+)
 
-SPLITS = ("train", "validation", "test")
 RELIABILITY_BINS = 15
 LEVEL = 0.95
+T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Split:
-    """What a net said about one split.
-
-    `logits` float64 (n, classes), `labels` and `index` int64 (n,); `index` is the row in the
-    prepared data.
-    """
-
-    logits: np.ndarray
-    labels: np.ndarray
-    index: np.ndarray
-
-
-class DivergedError(ScratchbookError):
-    """A net answers with NaN or infinity: its figures do not exist, which is a result too."""
-
-
-def evaluate(predictions: Path) -> dict[str, Any]:
+def evaluate(predictions: Path) -> Metrics:
     """Every figure of `metrics.json`, all of them at the run's best epoch.
 
     A split whose logits are not finite has no figures; `trouble` then says so in a sentence each
     (and `last.trouble` for the last epoch).
 
-    Raises ScratchbookError for a split without images and for arrays that do not fit each other;
-    the message names the file and the split.
+    Raises:
+        MissingError, DamagedError: there are no predictions, or some that cannot be measured.
     """
-    predictions = Path(predictions)
-    with _open(predictions) as file:
-        names = [str(name) for name in json.loads(file.attrs["class_names"])]
-        best, last = _group(file, "best"), _group(file, "last")
-        report = {
-            "epoch": int(best.attrs["epoch"]),
-            "validation": str(file.attrs.get("validation", "validation")),
+    with open_predictions(predictions) as said:
+        names = said.class_names
+        best, trouble = _measured(said, "best", lambda split: evaluate_split(split, names))
+        last, last_trouble = _measured(said, "last", _brief)
+        if not best and not trouble:
+            raise DamagedError(predictions, "group 'best' holds no split")
+        metrics: Metrics = {
+            "epoch": said.epoch("best"),
+            "validation": said.validation,
             "class_names": names,
-            **_measured(file, "best", names, lambda split: evaluate_split(split, names)),
-            "last": {"epoch": int(last.attrs["epoch"]), **_measured(file, "last", names, _brief)},
+            "splits": best,
+            **({"trouble": trouble} if trouble else {}),  # type: ignore[typeddict-item]
+            "last": {"epoch": said.epoch("last"), "splits": last},
         }
-    if not report["splits"] and "trouble" not in report:
-        raise ScratchbookError(f"{predictions}: group 'best' holds no split; train the run again")
-    return report
+    if last_trouble:
+        metrics["last"]["trouble"] = last_trouble
+    return metrics
 
 
 def write_metrics(predictions: Path, output: Path) -> None:
-    """Evaluate `predictions` and write `output` whole or not at all."""
-    write_json(Path(output), evaluate(predictions))
+    """Evaluates `predictions` and writes `output` whole or not at all."""
+    write_json(output, evaluate(predictions))
 
 
-def read_split(file: h5py.File, when: str, split: str, names: list[str]) -> Split:
-    """One split of an open `predictions.h5`, checked; `when` is `best` or `last`.
-
-    Raises DivergedError for logits that are not finite, else ScratchbookError as `evaluate` does.
-    """
-    what = f"{when}/{split}"
-    where = f"{file.filename}: {what}"
-    group = file[when][split]
-    logits = np.asarray(group["logits"], dtype=np.float64)  # (n, classes)
-    labels = np.asarray(group["labels"], dtype=np.int64)  # (n,)
-    index = np.asarray(group["index"], dtype=np.int64)  # (n,)
-    if len(labels) == 0:
-        raise ScratchbookError(f"{where} holds no image: a figure needs one image at least")
-    if logits.shape != (len(labels), len(names)) or len(index) != len(labels):
-        raise ScratchbookError(
-            f"{where} does not fit together: logits {logits.shape}, labels {labels.shape}, "
-            f"index {index.shape}, {len(names)} class names; train the run again"
-        )
-    unusable = ~np.isfinite(logits).all(axis=1)
-    if unusable.any():
-        raise DivergedError(
-            f"{what}: the logits of {unusable.sum()} of {len(labels)} images are NaN or infinite "
-            f"(first: image {index[unusable][0]}); the run diverged, try a lower learning rate"
-        )
-    if labels.min() < 0 or labels.max() >= len(names):
-        raise ScratchbookError(
-            f"{where}: label {labels.min() if labels.min() < 0 else labels.max()} has no class "
-            f"name, {len(names)} are named"
-        )
-    return Split(logits, labels, index)
-
-
-def evaluate_split(split: Split, names: list[str]) -> dict[str, Any]:
+def evaluate_split(split: SplitPredictions, names: list[str]) -> SplitMetrics:
     """One split's figures.
 
     Log loss is natural-log cross-entropy from the logits, unclipped. Precision, recall and F1 of a
@@ -156,7 +116,7 @@ def evaluate_split(split: Split, names: list[str]) -> dict[str, Any]:
     }
 
 
-def proportion(successes: int, n: int, level: float = LEVEL) -> dict[str, float]:
+def proportion(successes: int, n: int, level: float = LEVEL) -> Proportion:
     """A proportion with its Wilson score interval (Wilson 1927)."""
     low, high = wilson(successes / n, n, level)
     return {"value": successes / n, "low": float(low), "high": float(high)}
@@ -179,7 +139,7 @@ def wilson(
 
 def calibration(
     confidence: np.ndarray, correct: np.ndarray, bins: int = RELIABILITY_BINS
-) -> tuple[float, list[dict[str, Any]]]:
+) -> tuple[float, list[ReliabilityBin]]:
     """Expected calibration error and its reliability bins (Guo et al. 2017, equation 3).
 
     `confidence` float (n,) is the probability of the answer given, `correct` bool (n,). The bins
@@ -235,21 +195,19 @@ def _top5(logits: np.ndarray, labels: np.ndarray) -> int:
 
 
 def _measured(
-    file: h5py.File, when: str, names: list[str], measure: Callable[[Split], dict[str, Any]]
-) -> dict[str, Any]:
-    """`splits` with the figures of each, and `trouble` where some have none."""
+    said: Predictions, when: str, measure: Callable[[SplitPredictions], T]
+) -> tuple[dict[str, T], list[str]]:
+    """The figures of each split, and why some have none."""
     splits, trouble = {}, []
-    for split in SPLITS:
-        if split not in file[when]:
-            continue
+    for split in said.splits(when):
         try:
-            splits[split] = measure(read_split(file, when, split, names))
+            splits[split] = measure(said.read(when, split))
         except DivergedError as error:
             trouble.append(str(error))
-    return {"splits": splits} | ({"trouble": trouble} if trouble else {})
+    return splits, trouble
 
 
-def _brief(split: Split) -> dict[str, float]:
+def _brief(split: SplitPredictions) -> BriefMetrics:
     """Accuracy and log loss, for the last epoch beside the best one."""
     log_probability = _log_softmax(split.logits)
     own = log_probability[np.arange(len(split.labels)), split.labels]
@@ -257,20 +215,3 @@ def _brief(split: Split) -> dict[str, float]:
         "accuracy": float((split.logits.argmax(axis=1) == split.labels).mean()),
         "log_loss": float(-own.mean()),
     }
-
-
-def _open(predictions: Path) -> h5py.File:
-    try:
-        return h5py.File(predictions, "r")
-    except FileNotFoundError:
-        raise ScratchbookError(f"{predictions}: no such file; train the run first") from None
-    except OSError as error:
-        raise ScratchbookError(f"{predictions}: not a readable HDF5 file ({error})") from None
-
-
-def _group(file: h5py.File, when: str) -> h5py.Group:
-    if when not in file:
-        raise ScratchbookError(
-            f"{file.filename}: no group {when!r}, found {sorted(file)}; train the run again"
-        )
-    return file[when]

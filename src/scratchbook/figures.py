@@ -3,7 +3,8 @@ together, how it is shown. Tables, templates, key results, Markdown and README w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -23,25 +24,38 @@ epoch was chosen."""
 
 @dataclass(frozen=True)
 class Measured:
-    """One run that is trained and evaluated: what its figures are read from.
+    """One trained run: what its figures are read from.
 
-    `history` is read only where a notebook declares an accuracy to `reach`.
+    `metrics` is None before it is evaluated; `history` is read only where a notebook declares an
+    accuracy to `reach`.
     """
 
     record: RunRecord
-    metrics: Metrics
+    metrics: Metrics | None
     history: History | None = None
     reach: float | None = None
 
+    def split_name(self, prefix: str) -> str:
+        """The split that a prefix stands for."""
+        return self.record["validation"] if prefix == "val" else PREFIXES[prefix]
+
     def split(self, prefix: str) -> SplitMetrics | None:
-        """The figures of the split that a prefix stands for; None where there is no such split."""
-        split = self.metrics["validation"] if prefix == "val" else PREFIXES[prefix]
-        return self.metrics["splits"].get(split)
+        """That split's figures; None where there is no such split."""
+        return self.metrics["splits"].get(self.split_name(prefix)) if self.metrics else None
+
+    def images(self, figure: str) -> int:
+        """How many images a figure of a split is measured on."""
+        split = self.split(figure.partition("_")[0])
+        return split["n"] if split else 0
 
 
 @dataclass(frozen=True)
 class Column:
-    """A figure's place in a table: its head, and a form as `Figure.form`."""
+    """A figure's place in a table: its head, and a form, which is a format of Python's or one of
+    `percent`, `points`, `count`, `duration`, `operations` (`scratchbook.report.wording`).
+
+    Without a head it stands below the figure before it.
+    """
 
     head: str
     form: str
@@ -58,8 +72,7 @@ class Figure:
     of: Callable[[Measured], float | None]
     """Reads it from a run; None where the run has none."""
     form: str = ".4g"
-    """How it is shown: a format of Python's, or `percent`, `points`, `count`, `duration`,
-    `operations`, the functions of `scratchbook.report.wording`."""
+    """How it is shown where nothing else is said: a format of Python's."""
     unit: str = ""
     seeds: Literal["mean", "mean of all", "first"] = "mean"
     """Put together: the mean over the seeds that have it, or only if all have it, or the first
@@ -70,6 +83,8 @@ class Figure:
     """A share of images: compare.csv holds its 95 % interval, and each seed's value."""
     each_seed: bool = False
     """compare.csv holds each seed's value."""
+    compared: bool = True
+    """Whether compare.csv has it, and so key results may hold it."""
     group: str = "more"
     """Those of a group stand together in compare.csv, `more` at its end."""
     columns: Mapping[Table, Column] | None = None
@@ -80,6 +95,14 @@ class Figure:
         """Whether it is a whole number, which alone has the format `d`."""
         return self.form == ",.0f"
 
+    def over_seeds(self, values: Sequence[float], runs: int) -> float:
+        """The one figure of `runs` runs, of which some may have none; NaN for none."""
+        if not values or (self.seeds == "mean of all" and len(values) < runs):
+            return math.nan
+        import numpy as np  # the configuration, which checks key results, does without
+
+        return values[0] if self.seeds == "first" else float(np.mean(values))
+
     def column(self, table: Table) -> Column | None:
         """Its place in a table."""
         if self.columns is None:
@@ -89,6 +112,8 @@ class Figure:
     @property
     def fields(self) -> list[str]:
         """Its columns in compare.csv."""
+        if not self.compared:
+            return []
         parts = ["", *(["_low", "_high"] if self.interval else [])]
         parts += ["_values"] if self.interval or self.each_seed else []
         return [self.name + part for part in parts]
@@ -203,7 +228,7 @@ FIGURES: dict[str, Figure] = {
             },
         ),
         Figure(
-            "trainable", mark("trainable parameters"),
+            "trainable", mark("trainable"),
             lambda run: run.record["parameters"]["trainable"],
             form=",.0f", seeds="first", group="size", columns={},
         ),
@@ -231,6 +256,12 @@ FIGURES: dict[str, Figure] = {
         _loss(mark("val loss"), "val", {}),
         _loss(mark("test loss"), "test", {"seeds": Column(mark("Test log loss"), ".3f")}),
         Figure(
+            "test_macro_f1", mark("macro F1"),
+            _of_split("test", lambda split: split["macro_f1"]),
+            higher_is_better=True, compared=False,
+            columns={"seeds": Column(mark("Macro F1"), ".3f")},
+        ),
+        Figure(
             "seconds", mark("seconds of training"), lambda run: run.record["training_seconds"],
             form=",.0f", unit="s", higher_is_better=False, group="cost",
             columns={
@@ -243,7 +274,7 @@ FIGURES: dict[str, Figure] = {
             "images_per_second", mark("images a second"),
             lambda run: run.record["images_per_second"],
             form=",.0f", unit="images/s", higher_is_better=True, group="cost",
-            columns={"seeds": Column(mark("Images/s"), "count")},
+            columns={"seeds": Column(mark("Images/s"), ",.0f")},
         ),
         Figure(
             "multiply_adds", mark("multiply-adds an image"), _multiply_adds,
@@ -251,7 +282,8 @@ FIGURES: dict[str, Figure] = {
         ),
         Figure(
             "training_flops", mark("operations of the training"), _training_flops,
-            unit="FLOP", higher_is_better=False, group="cost", columns={},
+            unit="FLOP", higher_is_better=False, group="cost",
+            columns={"page": Column("", "operations")},
         ),
         Figure(
             "reached_epoch", mark("first epoch of the accuracy to reach"), _reached_epoch,
@@ -265,3 +297,5 @@ FIGURES: dict[str, Figure] = {
         ),
     )
 }  # fmt: skip
+COMPARED = {name: figure for name, figure in FIGURES.items() if figure.compared}
+"""Those that compare.csv has and key results may hold."""

@@ -7,7 +7,7 @@ from scratchbook.hardware import keras_device
 
 name = "{notebook}/{experiment} seed {seed}".format(**snakemake.wildcards)
 with (
-    job_log(snakemake.log[0], name) as console,
+    job_log(snakemake.log[0], name, "mapping", snakemake.params.progress) as console,
     keras_device(snakemake.threads, snakemake.resources.gpu > 0, console.say),
 ):
     from scratchbook.cam.run import map_run

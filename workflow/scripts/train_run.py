@@ -11,32 +11,34 @@ notebook, experiment, seed = (
     snakemake.wildcards.experiment,
     int(snakemake.wildcards.seed),
 )
+name, state = f"{notebook}/{experiment} seed {seed}", Path(snakemake.params.state)
 with (
-    job_log(snakemake.log[0], f"{notebook}/{experiment} seed {seed}") as console,
+    job_log(snakemake.log[0], name, "training", snakemake.params.get("progress")) as console,
     keras_device(snakemake.params.threads, snakemake.resources.gpu > 0, console.say) as on_gpu,
-    kept_state(Path(snakemake.params.state), console.say),
+    kept_state(state, console.say),
 ):
-    from scratchbook.data.prepared import Prepared
-    from scratchbook.training.run import RunFiles, train_run
+    from scratchbook.results.paths import RunFiles
+    from scratchbook.results.prepared import Prepared
+    from scratchbook.training.order import Order
+    from scratchbook.training.run import train_run
 
-    train_run(
-        snakemake.params.spec,
-        seed,
-        Prepared(snakemake.input.data),
-        RunFiles(
-            history=Path(snakemake.output.history),
-            checkpoints=Path(snakemake.output.checkpoints),
-            predictions=Path(snakemake.output.predictions),
-            run=Path(snakemake.output.run),
-            state=Path(snakemake.params.state),
-        ),
-        identity={"notebook": notebook, "experiment": experiment},
-        keep_epochs=snakemake.params.keep_epochs,
+    order = Order(
+        notebook=notebook,
+        experiment=experiment,
+        spec=snakemake.params.spec,
+        seed=seed,
         precision=resolve_precision(snakemake.params.precision, on_gpu),
+        keep_epochs=snakemake.params.keep_epochs,
+    )
+    initial = snakemake.input.initial
+    train_run(
+        order,
+        Prepared(snakemake.input.data),
+        RunFiles(Path(snakemake.output.run).parent),
+        state,
         hardware=describe_hardware(snakemake.params.threads, on_gpu),
         code=Path(__file__).parent,
         pretrained=Path(snakemake.params.pretrained),
-        initial_run=Path(snakemake.input.initial[0]) if snakemake.input.initial else None,
-        say=console.say,
-        on_batch=console.progress,
+        initial_run=RunFiles(Path(initial[0]).parent) if initial else None,
+        console=console,
     )

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from scratchbook.console import job_log
 from scratchbook.report.chapter import write_chapter
+from scratchbook.results.paths import Results
 
 with job_log(snakemake.log[0], snakemake.wildcards.notebook):
     write_chapter(
         snakemake.params.page,
-        Path(snakemake.params.results),
-        Path(snakemake.output.notebook).parent,
+        Results(Path(snakemake.params.results)),
         processes=snakemake.threads,
     )

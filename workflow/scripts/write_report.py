@@ -4,12 +4,13 @@ from pathlib import Path
 
 from scratchbook.console import job_log
 from scratchbook.report.html import write_page
+from scratchbook.results.paths import Results
 
 with job_log(snakemake.log[0], "report") as console:
     output = Path(snakemake.output[0])
     write_page(
         snakemake.params.pages,
-        Path(snakemake.params.results),
+        Results(Path(snakemake.params.results)),
         Path(snakemake.params.templates),
         output,
         command=snakemake.params.command,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import shutil
 import time
-from pathlib import Path
 
 from scratchbook.config.project import Project, load_project, notebook_names
 from scratchbook.status import run_statuses, status_table
@@ -27,7 +26,7 @@ def run(given: argparse.Namespace) -> None:
     trials = [project.trial(name) for name in project.notebooks]
 
     def table() -> str:
-        return status_table(run_statuses(Path(project.results), trials, time.time()))
+        return status_table(run_statuses(project.results, trials, time.time()))
 
     if not given.watch:
         print(table())
@@ -44,9 +43,8 @@ def run(given: argparse.Namespace) -> None:
 
 def _begun(project: Project) -> list[str]:
     """The notebooks that config.yaml chooses, and those that another command has begun."""
-    logs = Path(project.results, "logs")
     return [
         name
         for name in notebook_names(CONFIG / "notebooks")
-        if name in project.notebooks or (logs / name).is_dir()
+        if name in project.notebooks or project.results.begun(name)
     ]

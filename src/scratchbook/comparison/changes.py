@@ -6,27 +6,30 @@ import difflib
 from collections.abc import Callable, Iterator
 from typing import Any, TypeGuard
 
-Entry = dict[str, Any]
-"""A layer, or any Keras object, of a resolved spec: `class_name` and `config`."""
-Row = tuple[str, Entry | None, Entry | None]
+from scratchbook.config.specs import KerasObject, Spec
 
-IDENTITY = {"notebook", "experiment", "recorded_parameters", "cam_epochs"}
-LISTS = ("augment", "callbacks")
+Row = tuple[str, KerasObject | None, KerasObject | None]
+
+_APART = {"layers", "augment", "callbacks", "recorded_parameters"}
+"""Keys that are not told as `key: old → new`."""
 
 
-def changes(parent: dict[str, Any], spec: dict[str, Any]) -> list[str]:
+def changes(parent: Spec, spec: Spec) -> list[str]:
     """Each difference between two resolved specs, as a short text in a fixed order.
 
     `+ Dropout(0.5)` and `− MaxPooling2D` for entries of `layers`, `augment` and `callbacks`,
     `Dense: units 64 → 1024` for an entry that only changed its arguments, and `key: old → new`
     for all else. Names of layers are not a change.
     """
-    found = _entries_changed(parent.get("layers", []), spec.get("layers", []))
-    for key in LISTS:
-        for text in _entries_changed(parent.get(key, []), spec.get(key, [])):
-            found.append(f"{key}: {text}")
-    for key in sorted((parent.keys() | spec.keys()) - IDENTITY - {"layers", *LISTS}):
-        old, new = parent.get(key), spec.get(key)
+    before, after = dict(parent), dict(spec)
+    found = _entries_changed(parent["layers"], spec["layers"])
+    for key, olds, news in (
+        ("augment", parent["augment"], spec["augment"]),
+        ("callbacks", parent["callbacks"], spec["callbacks"]),
+    ):
+        found += [f"{key}: {text}" for text in _entries_changed(olds, news)]
+    for key in sorted((before.keys() | after.keys()) - _APART):
+        old, new = before.get(key), after.get(key)
         if old == new:
             continue
         if _is_entry(old) and _is_entry(new):
@@ -36,7 +39,7 @@ def changes(parent: dict[str, Any], spec: dict[str, Any]) -> list[str]:
     return found
 
 
-def layer_diff(before: list[Entry], after: list[Entry]) -> list[Row]:
+def layer_diff(before: list[KerasObject], after: list[KerasObject]) -> list[Row]:
     """Two lists of layers side by side, aligned by their longest match.
 
     A row is a mark, the layer before (or None) and the one after. The mark is `=` (same), `~`
@@ -57,7 +60,7 @@ def layer_diff(before: list[Entry], after: list[Entry]) -> list[Row]:
     return rows
 
 
-def entry_text(entry: Entry) -> str:
+def entry_text(entry: KerasObject) -> str:
     """`Conv2D(filters=32, kernel_size=3)`: a layer, or any Keras object, as it was declared but for
     its name."""
     config = {k: v for k, v in entry.get("config", {}).items() if k != "name"}
@@ -80,8 +83,8 @@ def value_text(value: Any) -> str:
 
 
 def _stretches(
-    old: list[Entry], new: list[Entry], key: Callable[[Entry], str]
-) -> Iterator[tuple[bool, list[Entry], list[Entry]]]:
+    old: list[KerasObject], new: list[KerasObject], key: Callable[[KerasObject], str]
+) -> Iterator[tuple[bool, list[KerasObject], list[KerasObject]]]:
     """Stretches of two lists in order, each with whether both are the same by `key`."""
     matcher = difflib.SequenceMatcher(
         a=[key(entry) for entry in old], b=[key(entry) for entry in new], autojunk=False
@@ -90,17 +93,17 @@ def _stretches(
         yield kind == "equal", old[i:i_end], new[j:j_end]
 
 
-def _entries_changed(before: list[Entry], after: list[Entry]) -> list[str]:
+def _entries_changed(before: list[KerasObject], after: list[KerasObject]) -> list[str]:
     found = []
     for mark, old, new in layer_diff(before, after):
-        if old and new and mark == "~":
+        if mark == "~" and old and new:
             found.append(_entry_changed(old, new))
-        elif mark != "=":
-            found.append(f"{mark} {entry_text(old or new or {})}")
+        elif mark != "=" and (only := old or new):
+            found.append(f"{mark} {entry_text(only)}")
     return _counted(found)
 
 
-def _entry_changed(old: Entry, new: Entry) -> str:
+def _entry_changed(old: KerasObject, new: KerasObject) -> str:
     """`Adam → SGD(learning_rate=0.01)`, or `Dense: units 64 → 1024` for one class."""
     if old["class_name"] != new["class_name"]:
         return f"{entry_text(old)} → {entry_text(new)}"
@@ -127,5 +130,5 @@ def _counted(texts: list[str]) -> list[str]:
     ]
 
 
-def _is_entry(value: Any) -> TypeGuard[Entry]:
+def _is_entry(value: Any) -> TypeGuard[KerasObject]:
     return isinstance(value, dict) and "class_name" in value

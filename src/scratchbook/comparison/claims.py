@@ -10,8 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from scratchbook.config.claims import METRICS, WHOLE, Binding, bindings, typed_numbers
+from scratchbook.config.claims import Binding, bindings, typed_numbers
 from scratchbook.config.errors import ScratchbookError, nearest
+from scratchbook.figures import COMPARED
 from scratchbook.language import mark, tr
 
 STATUSES = (
@@ -106,8 +107,8 @@ def _bind(binding: Binding, table: dict[str, dict[Hashable, Any]], text: str) ->
     if binding.experiment not in table:
         known = nearest(binding.experiment, table)
         raise ScratchbookError(f"{where}: no experiment {binding.experiment!r}; {known}")
-    if binding.metric not in METRICS or binding.metric not in table[binding.experiment]:
-        known = nearest(binding.metric, METRICS)
+    if binding.metric not in COMPARED or binding.metric not in table[binding.experiment]:
+        known = nearest(binding.metric, COMPARED)
         raise ScratchbookError(f"{where}: no figure {binding.metric!r}; {known}")
     value = float(table[binding.experiment][binding.metric])
     if math.isnan(value):
@@ -119,9 +120,8 @@ def _bind(binding: Binding, table: dict[str, dict[Hashable, Any]], text: str) ->
         )  # fmt: skip
         absent = tr("not measured")
         return Bound(binding.text, binding.experiment, binding.metric, None, absent, trouble)
-    plain = f"{value:,.0f}" if binding.metric in WHOLE else f"{value:.4g}"
     whole = round(value) if binding.format.endswith("d") else value
-    shown = format(whole, binding.format) if binding.format else plain
+    shown = format(whole, binding.format or COMPARED[binding.metric].form)
     return Bound(binding.text, binding.experiment, binding.metric, value, shown, "")
 
 

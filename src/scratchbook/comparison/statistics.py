@@ -53,7 +53,7 @@ class Answers:
 
     @property
     def images(self) -> int:
-        return self.runs.shape[1]
+        return int(self.runs.shape[1])
 
     @property
     def accuracy(self) -> float:

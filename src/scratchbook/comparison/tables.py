@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pandas as pd
 
 from scratchbook.comparison.changes import changes
 from scratchbook.comparison.runs import (
-    SPLITS,
     Experiment,
     Images,
     check_same,
@@ -37,16 +35,13 @@ from scratchbook.comparison.statistics import (
 )
 from scratchbook.comparison.verdict import COVERS_BOTH, COVERS_IMAGES, pair_verdict
 from scratchbook.config.errors import ScratchbookError
+from scratchbook.config.specs import Recorded, Spec, Trial
 from scratchbook.evaluation import LEVEL
+from scratchbook.figures import COMPARED, PREFIXES, fields
+from scratchbook.results.paths import Results
 
 ALL_PAIRS_UP_TO = 50
 RESAMPLES = 4000
-MEASURED = ("train_accuracy", "val_accuracy", "test_accuracy")
-LOSSES = ("train_loss", "val_loss", "test_loss")
-AVERAGED = (
-    "best_epoch", "epochs", "gap", "seconds", "images_per_second",
-    "multiply_adds", "training_flops",
-)  # fmt: skip
 COLUMNS = [
     "experiment",
     "id",
@@ -54,54 +49,56 @@ COLUMNS = [
     "changes",
     "group",
     "point",
-    "parameters",
-    "trainable",
+    *fields("size"),
     "seeds",
     "status",
-    "best_epoch",
-    "epochs",
-    *(f"{name}{part}" for name in MEASURED for part in ("", "_low", "_high", "_values")),
+    *fields("course"),
+    *fields("accuracy"),
     "interval_covers",
-    "gap",
-    *(f"{name}{part}" for name in LOSSES for part in ("", "_values")),
+    *fields("gap"),
+    *fields("loss"),
     "baseline_difference",
     "baseline_difference_low",
     "baseline_difference_high",
     "recorded",
     "recorded_metric",
     "recorded_difference",
-    "seconds",
-    "images_per_second",
-    "multiply_adds",
-    "training_flops",
-    "reached_epoch",
-    "reached_flops",
+    *fields("cost"),
     "precision",
     "tie",
+    *fields("more"),
 ]
-PAIR_COLUMNS = [
-    "first",
-    "second",
-    "split",
-    "images",
-    "first_seeds",
-    "second_seeds",
-    "first_accuracy",
-    "second_accuracy",
-    "difference",
-    "low",
-    "high",
-    "covers",
-    "only_first",
-    "only_second",
-    "mcnemar_p",
-    "p",
-    "p_holm",
-    "detectable",
-    "images_needed",
-    "better",
-    "verdict",
-]
+Row = dict[str, Any]
+"""A row of compare.csv: the value of each of `COLUMNS`."""
+
+
+class Pair(TypedDict):
+    """A row of comparisons.csv, in the order of its columns."""
+
+    first: str
+    second: str
+    split: str
+    images: int
+    first_seeds: int
+    second_seeds: int
+    first_accuracy: float
+    second_accuracy: float
+    difference: float
+    low: float
+    high: float
+    covers: str
+    only_first: float
+    only_second: float
+    mcnemar_p: float
+    p: float
+    p_holm: float
+    detectable: float
+    images_needed: float
+    better: str
+    verdict: str
+
+
+PAIR_COLUMNS = list(Pair.__annotations__)
 
 
 @dataclass(frozen=True)
@@ -121,41 +118,41 @@ class Comparison:
 
 
 def compare(
-    page: dict[str, Any],
-    results: Path,
+    page: Trial,
+    results: Results,
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
     level: float = LEVEL,
     partial: bool = False,
 ) -> Comparison:
-    """Compare every experiment of `page` with the runs found under results/{notebook}.
+    """Compare every experiment of `page` with the runs found among the results.
 
     All pairs up to 50 experiments, beyond that each against the baseline (the page's, or its
     first). A run that is missing or failed leaves a row that says so. Raises ScratchbookError,
     naming both runs, where two runs were measured on different images; for a `partial` page such a
     run counts as failed, since it may only wait to be run on the new data.
     """
-    folder = Path(results) / page["name"]
     declared = [
-        read_experiment(one, page["seeds"], folder, page.get("reach"))
+        read_experiment(one, page["seeds"], results, page["name"], page["reach"])
         for one in page["experiments"]
     ]
-    metric = page.get("metric", "test_accuracy")
+    metric, baseline = page["metric"], page["baseline"]
     split, answers = _read_all(declared, metric, partial)
-    baseline = page.get("baseline") or (declared[0].name if declared else None)
     pairs = _pairs([x.name for x in declared], baseline, answers, split, resamples, seed, level)
 
     specs = {x.name: x.declared["spec"] for x in declared}
     spreads = {
         name: dict(zip(specs, seed_spreads([x.values(name) for x in declared]), strict=True))
-        for name in MEASURED
+        for name, figure in COMPARED.items()
+        if figure.interval
     }
     rows = pd.DataFrame(
         [_row(x, specs, spreads, answers.get(x.name), metric, level) for x in declared],
         columns=COLUMNS,
     )
-    rows = rows.sort_values(metric, ascending=False, kind="stable", na_position="last")
+    falling = bool(COMPARED[metric].higher_is_better)
+    rows = rows.sort_values(metric, ascending=not falling, kind="stable", na_position="last")
     rows = rows.reset_index(drop=True)
     _add_baseline(rows, pairs, baseline)
     rows["tie"] = _ties(rows, metric, answers, level)
@@ -177,11 +174,11 @@ def _read_all(
     for experiment in declared:
         correct, kept = [], []
         for run in experiment.runs:
-            split = run.validation if prefix == "val" else SPLITS[prefix]
+            split = run.measured.split_name(prefix)
             try:
                 right, here = read_answers(run, split)
             except ScratchbookError as error:
-                experiment.trouble.append(f"seed {run.seed} {error}")
+                experiment.miss(run.seed, error)
                 continue
             images = images or here
             try:
@@ -197,20 +194,19 @@ def _read_all(
         if correct:
             answers[experiment.name] = np.stack(correct)
     found = dict(zip(answers, summarise(list(answers.values())), strict=True))
-    return images.split if images else SPLITS[prefix], found
+    return images.split if images else PREFIXES[prefix], found
 
 
 def _row(
     experiment: Experiment,
-    specs: dict[str, dict[str, Any]],
+    specs: dict[str, Spec],
     spreads: dict[str, dict[str, SeedSpread]],
     answers: Answers | None,
     metric: str,
     level: float,
-) -> dict[str, Any]:
-    declared = experiment.declared
-    parent = declared.get("parent")
-    row: dict[str, Any] = {
+) -> Row:
+    declared, parent = experiment.declared, experiment.declared["parent"]
+    row: Row = {
         "experiment": experiment.name,
         "parent": parent or "",
         "changes": "; ".join(changes(specs[parent], declared["spec"])) if parent in specs else "",
@@ -222,38 +218,33 @@ def _row(
     }
     if not experiment.runs:
         return row
-    first = experiment.runs[0]
-    row |= {key: first.figures[key] for key in ("id", "parameters", "trainable")}
+    records = [run.measured.record for run in experiment.runs]
+    row["id"] = records[0]["id"]
+    row["precision"] = "; ".join(dict.fromkeys(record["precision"] for record in records))
     if answers is not None:
         row["interval_covers"] = _covers(answers.spread.degrees > 0)
-    row["precision"] = "; ".join(dict.fromkeys(r.figures["precision"] for r in experiment.runs))
-    for name in (*AVERAGED, *LOSSES):
-        row[name] = _mean(experiment.values(name))
-    for name in ("reached_epoch", "reached_flops"):
+    for name, figure in COMPARED.items():
         values = experiment.values(name)
-        if len(values) == len(experiment.runs):  # a seed that never gets there has no epoch
-            row[name] = _mean(values)
-    for name in (*MEASURED, *LOSSES):
-        row[f"{name}_values"] = ";".join(f"{value:.6g}" for value in experiment.values(name))
-    for name in MEASURED:
-        values = experiment.values(name)
-        if not values:
+        row[name] = figure.over_seeds(values, len(records))
+        if f"{name}_values" in figure.fields:
+            row[f"{name}_values"] = ";".join(f"{value:.6g}" for value in values)
+        if not (figure.interval and values):
             continue
-        row[name] = _mean(values)
         if name == metric and answers is not None:
             low, high = accuracy_interval(answers, level)
         else:
-            images = first.images[name.removesuffix("_accuracy")]
+            images = experiment.runs[0].measured.images(name)
             spread = spreads[name][experiment.name]
             low, high = accuracies_interval(values, images, spread, level)
         row[f"{name}_low"], row[f"{name}_high"] = low, high
-    return row | _recorded(declared.get("recorded") or {}, row, metric)
+    return row | _recorded(declared["recorded"], row, metric)
 
 
-def _recorded(recorded: dict[str, Any], row: dict[str, Any], metric: str) -> dict[str, Any]:
+def _recorded(recorded: Recorded, row: Row, metric: str) -> Row:
     """The recorded figure nearest to the notebook's metric, and how far the measured one is."""
+    written = dict(recorded)
     for name in (metric, "val_accuracy", "test_accuracy", "train_accuracy"):
-        value = recorded.get(name)
+        value = written.get(name)
         if value is not None:
             measured = row.get(name, np.nan)
             return {
@@ -350,10 +341,6 @@ def _ties(rows: pd.DataFrame, metric: str, answers: dict[str, Answers], level: f
         for other, adjusted in zip(others, holm(np.array(p)), strict=True)
     ]
     return [any(tied), *tied]
-
-
-def _mean(values: list[float]) -> float:
-    return float(np.mean(values)) if values else np.nan
 
 
 def _covers(seeds_known: bool) -> str:

@@ -3,44 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from scratchbook.comparison.tables import MEASURED, Comparison
-from scratchbook.files import write_text
+from scratchbook.comparison.tables import Comparison
+from scratchbook.figures import FIGURES, shown
+from scratchbook.results.files import write_text
+from scratchbook.results.paths import NotebookFiles
 
 SHOWN = {
     "experiment": "experiment",
     "changes": "what changed",
     "point": "grid",
-    "parameters": "parameters",
+    **{figure.name: column.head for figure, column in shown("export", "size")},
     "seeds": "seeds",
-    "best_epoch": "best epoch",
-    "train_accuracy": "train",
-    "val_accuracy": "validation",
-    "test_accuracy": "test",
+    **{
+        figure.name: column.head
+        for figure, column in shown("export", "course", "accuracy", "gap", "loss")
+    },
     "baseline_difference": "against baseline",
     "recorded": "recorded",
-    "seconds": "seconds",
-    "reached_epoch": "reached in epoch",
-    "reached_flops": "reached after FLOP",
+    **{figure.name: column.head for figure, column in shown("export", "cost", "more")},
     "status": "status",
 }
 
 
-def write_comparison(comparison: Comparison, folder: Path) -> list[Path]:
-    """compare.csv, comparisons.csv, compare.md and compare.tex in `folder`; returns their paths."""
-    texts = {
-        "compare.csv": comparison.rows.to_csv(index=False, lineterminator="\n"),
-        "comparisons.csv": comparison.pairs.to_csv(index=False, lineterminator="\n"),
-        "compare.md": markdown(comparison),
-        "compare.tex": latex(comparison),
-    }
-    for name, text in texts.items():
-        write_text(Path(folder) / name, text)
-    return [Path(folder) / name for name in texts]
+def write_comparison(comparison: Comparison, files: NotebookFiles) -> None:
+    """compare.csv, comparisons.csv, compare.md and compare.tex of a notebook."""
+    write_text(files.compare, comparison.rows.to_csv(index=False, lineterminator="\n"))
+    write_text(files.comparisons, comparison.pairs.to_csv(index=False, lineterminator="\n"))
+    write_text(files.compare_markdown, markdown(comparison))
+    write_text(files.compare_latex, latex(comparison))
 
 
 def markdown(comparison: Comparison) -> str:
@@ -91,18 +85,14 @@ def _cell(row: dict[Hashable, Any], name: str) -> str:
     value = row[name]
     if pd.isna(value):
         return ""
-    if name in MEASURED:
-        return f"{value:.1%} [{row[f'{name}_low']:.1%}, {row[f'{name}_high']:.1%}]"
     if name == "baseline_difference":
         ends = [100 * row[f"{name}{part}"] for part in ("", "_low", "_high")]
         value, low, high = (f"{end:+.1f}".replace("-", "−") for end in ends)
         return f"{value} [{low}, {high}]"
-    if name in ("parameters", "best_epoch", "seconds"):
-        return f"{value:,.0f}"
-    if name == "reached_epoch":
-        return f"{value:.3g}"
-    if name == "reached_flops":
-        return f"{value:.2g}"
+    if name in FIGURES and (column := FIGURES[name].column("export")):
+        ends = [row[f"{name}_{end}"] for end in ("low", "high")] if FIGURES[name].interval else []
+        told, *interval = [format(number, column.form) for number in (value, *ends)]
+        return f"{told} [{', '.join(interval)}]" if interval else told
     if name == "experiment":
         return f"{value} (tie)" if row["tie"] else str(value)
     return str(value)

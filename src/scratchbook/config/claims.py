@@ -7,28 +7,9 @@ import unicodedata
 from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
-METRICS = [
-    "train_accuracy",
-    "val_accuracy",
-    "test_accuracy",
-    "train_loss",
-    "val_loss",
-    "test_loss",
-    "gap",
-    "best_epoch",
-    "epochs",
-    "parameters",
-    "seconds",
-    "multiply_adds",
-    "training_flops",
-    "reached_epoch",
-    "reached_flops",
-]
-"""The figures of an experiment that a key result can bind to."""
+from scratchbook.figures import COMPARED
 
 BINDING = re.compile(r"\{([^{}]*)\}")
-WHOLE = {"best_epoch", "epochs", "parameters", "seconds", "multiply_adds", "reached_epoch"}
-"""Those that are shown as whole numbers, and that alone have a format `d`."""
 _INSIDE = re.compile(r"([a-z0-9][a-z0-9_-]*)\.([a-z_]+)(?::([,.0-9]*[a-z%]?))?")
 
 _TYPED = re.compile(
@@ -63,13 +44,17 @@ def bindings(text: str) -> Iterator[Binding]:
             )
         binding = Binding(match.group(0), inside.group(1), inside.group(2), inside.group(3) or "")
         try:
-            format(1 if binding.metric in WHOLE else 1.5, binding.format)
+            format(1 if _is_whole(binding.metric) else 1.5, binding.format)
         except ValueError:
             raise ValueError(
                 f"{binding.text}: {binding.format!r} is no number format for {binding.metric}; "
                 "write :.2f or :.1%"
             ) from None
         yield binding
+
+
+def _is_whole(metric: str) -> bool:
+    return metric in COMPARED and COMPARED[metric].whole
 
 
 def typed_numbers(text: str, settings: Collection[float] = ()) -> list[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import nearest
+from .specs import KerasObject
 from .strict import unusable
 
 API_FILE = Path(__file__).with_name("keras_api.json")
@@ -142,7 +143,7 @@ def keras_api() -> dict[str, dict[str, list[str]]]:
 
 def keras_object(
     entry: Any, kind: str, defaults: dict[str, dict[str, Any]] | None = None
-) -> dict[str, Any]:
+) -> KerasObject:
     """One entry of a notebook in Keras's serialized form.
 
     `MaxPooling2D`, `Conv2D: 32` (a scalar is the first argument) and

@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from .errors import nearest
 from .keras_api import ACTIVATIONS, keras_api, keras_object, keras_schema
+from .specs import KerasObject
 from .strict import Strict, explain, unusable
 
 
@@ -94,7 +95,7 @@ FIRST = {"Backbone": "a Backbone", "Whitening": "Whitening"}
 """Those that take the images themselves."""
 
 
-def layer_object(entry: Any, defaults: dict[str, dict[str, Any]] | None = None) -> dict[str, Any]:
+def layer_object(entry: Any, defaults: dict[str, dict[str, Any]] | None = None) -> KerasObject:
     """One entry of `layers:`, serialized as `keras_object` does.
 
     A Residual's config holds its `layers` and `shortcut` serialized too.
@@ -123,7 +124,7 @@ def layer_object(entry: Any, defaults: dict[str, dict[str, Any]] | None = None) 
     return {"class_name": class_name, "config": config}
 
 
-def _inner(entry: Any, where: str, defaults: dict[str, dict[str, Any]] | None) -> dict[str, Any]:
+def _inner(entry: Any, where: str, defaults: dict[str, dict[str, Any]] | None) -> KerasObject:
     try:
         layer = layer_object(entry, defaults)
     except PydanticCustomError as error:
@@ -132,13 +133,13 @@ def _inner(entry: Any, where: str, defaults: dict[str, dict[str, Any]] | None) -
     return layer
 
 
-def check_place(layer: dict[str, Any], where: str) -> None:
+def check_place(layer: KerasObject, where: str) -> None:
     """Refuses a serialized layer that stands elsewhere than first and has to stand there."""
     if called := FIRST.get(layer["class_name"]):
         raise unusable(f"{where}: {called} takes images, so it stands first in `layers`")
 
 
-def backbones(layers: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def backbones(layers: list[KerasObject]) -> Iterator[dict[str, Any]]:
     """The configs of the backbones among serialized layers."""
     return (entry["config"] for entry in layers if entry["class_name"] == "Backbone")
 

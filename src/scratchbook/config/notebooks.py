@@ -18,7 +18,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from .claims import METRICS, bindings
+from scratchbook.figures import COMPARED
+
+from .claims import bindings
 from .diagnoses import Diagnoses
 from .errors import nearest
 from .experiments import DEFAULTS, Defaults, Experiment, GridMember, Text, Training
@@ -26,6 +28,7 @@ from .grids import NAME_THEM, Setting, combinations, member_name, place
 from .keras_api import keras_object
 from .layers import check_place, layer_object
 from .settings import Name, Seeds
+from .specs import Spec
 from .strict import NAME_PATTERN, Strict, explain, unusable
 
 
@@ -288,10 +291,10 @@ class Notebook(Strict):
                         f"{where}: {binding.text}: no experiment {binding.experiment!r}; "
                         f"{nearest(binding.experiment, self.experiments)}"
                     )
-                if binding.metric not in METRICS:
+                if binding.metric not in COMPARED:
                     raise unusable(
                         f"{where}: {binding.text}: no figure {binding.metric!r}; "
-                        f"{nearest(binding.metric, METRICS)}"
+                        f"{nearest(binding.metric, COMPARED)}"
                     )
         return self
 
@@ -348,7 +351,7 @@ class Notebook(Strict):
             if any(epoch in wanted for wanted in needs.values())
         }
 
-    def spec(self, experiment: str) -> dict[str, Any]:
+    def spec(self, experiment: str) -> Spec:
         """What determines the experiment's runs, with every default filled in (plain JSON)."""
         value = partial(self._value, experiment)
         recorded = self.experiments[experiment].recorded
@@ -371,7 +374,7 @@ class Notebook(Strict):
             "train_samples": value("train_samples"),
             "callbacks": [keras_object(entry, "callback") for entry in value("callbacks")],
             "validation": self.validation,
-            **{key: part for key, part in given.items() if part},
+            **{key: part for key, part in given.items() if part},  # type: ignore[typeddict-item]
             "recorded_parameters": recorded.parameters,
             "recorded_trainable": recorded.trainable,
         }

@@ -6,9 +6,11 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
+
+from scratchbook.results.paths import RESERVED, Results
 
 from .datasets import Dataset, Datasets
 from .errors import ScratchbookError, nearest
@@ -17,11 +19,20 @@ from .layers import backbones
 from .notebooks import Notebook
 from .reading import line_finder, line_of, read_yaml
 from .settings import Settings
+from .specs import (
+    Cam,
+    DatasetSpec,
+    DeclaredExperiment,
+    DiagnosisSettings,
+    Page,
+    Recorded,
+    Spec,
+    Trial,
+)
 from .strict import NAME_PATTERN, explain
 
 SMOKE_IMAGES = 30
 """About how many images of a data set `smoke=true` keeps; each class stays in each split."""
-_RESERVED = {"data", "smoke", "logs", "benchmarks", "state", "partial"}  # folders of results/
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -40,9 +51,9 @@ class Project:
         return SMOKE_IMAGES if self.settings.smoke else None
 
     @property
-    def results(self) -> str:
+    def results(self) -> Results:
         """Where results go; a smoke run's never mix with real ones."""
-        return "results/smoke" if self.settings.smoke else "results"
+        return Results(Path("results/smoke" if self.settings.smoke else "results"))
 
     def check_results(self) -> None:
         """Refuses a place for results that something else has taken.
@@ -50,7 +61,7 @@ class Project:
         Raises:
             ScratchbookError: there is a file, or a link to nothing, where their folder is to be.
         """
-        for place in (Path(self.results), *Path(self.results).parents):
+        for place in (self.results.root, *self.results.root.parents):
             if not place.is_dir() and (place.exists() or place.is_symlink()):
                 raise ScratchbookError(
                     f"{place} is no folder, but results are to be written there; move it away"
@@ -61,19 +72,20 @@ class Project:
         seeds = self.notebooks[notebook].seeds or self.settings.seeds
         return seeds[:1] if self.settings.smoke else seeds
 
-    def dataset(self, name: str) -> dict[str, Any]:
+    def dataset(self, name: str) -> DatasetSpec:
         """A data set's declaration with every default filled in."""
-        return self.datasets[name].model_dump(mode="json")
+        return cast(DatasetSpec, self.datasets[name].model_dump(mode="json"))
 
-    def spec(self, notebook: str, experiment: str) -> dict[str, Any]:
+    def spec(self, notebook: str, experiment: str) -> Spec:
         """What determines an experiment's runs: one epoch on whatever is there for a smoke run."""
         spec = self.notebooks[notebook].spec(experiment)
         if self.settings.smoke:
             for backbone in backbones(spec["layers"]):
                 backbone["weights"] = "none"  # what runs in minutes does without downloads
-            if "initial_weights" in spec:  # of the one epoch that there is
-                spec["initial_weights"] |= {"checkpoint": "last"}
-            spec |= {"epochs": 1, "train_samples": None, "batch_size": min(spec["batch_size"], 8)}
+            if start := spec.get("initial_weights"):
+                start["checkpoint"] = "last"  # of the one epoch that there is
+            spec["epochs"], spec["train_samples"] = 1, None
+            spec["batch_size"] = min(spec["batch_size"], 8)
         return spec
 
     def threads(self, notebook: str, experiment: str) -> int:
@@ -89,10 +101,10 @@ class Project:
         wanted = self.notebooks[notebook].kept_epochs(experiment)
         return {epoch: needs for epoch, needs in wanted.items() if epoch <= epochs}
 
-    def cam(self, notebook: str) -> dict[str, Any] | None:
+    def cam(self, notebook: str) -> Cam | None:
         """What Grad-CAM is to look at in a notebook's runs, if at anything."""
         declared = self.notebooks[notebook].cam
-        return declared.model_dump() if declared else None
+        return cast(Cam, declared.model_dump()) if declared else None
 
     def command(self) -> str:
         """The command that makes these results again."""
@@ -105,7 +117,7 @@ class Project:
             f"{language}{smoke}"
         )
 
-    def trial(self, notebook: str) -> dict[str, Any]:
+    def trial(self, notebook: str) -> Trial:
         """What a notebook tries and measures, without a word of its text: editing notes and titles
         leaves this as it is."""
         declared = self.notebooks[notebook]
@@ -120,23 +132,16 @@ class Project:
             "smoke": self.settings.smoke,
             "cam": self.cam(notebook),
             "experiments": [
-                {
-                    "name": name,
-                    "parent": experiment.parent,
-                    "recorded": experiment.recorded.model_dump(exclude_none=True),
-                    "spec": self.spec(notebook, name),
-                    **_place_in_grid(experiment),
-                }
+                self._declared(notebook, name, experiment)
                 for name, experiment in declared.experiments.items()
             ],
         }
 
-    def page(self, notebook: str) -> dict[str, Any]:
+    def page(self, notebook: str) -> Page:
         """All that a page says beside its figures: what is tried, and the words about it."""
         declared = self.notebooks[notebook]
-        trial = self.trial(notebook)
         return {
-            **trial,
+            **self.trial(notebook),
             "language": self.settings.language,
             "title": declared.title or notebook,
             "goal": declared.goal,
@@ -146,22 +151,28 @@ class Project:
                 {"name": name, "title": member.group_title, "notes": member.group_notes}
                 for name, member in declared.grids().items()
             ],
-            "diagnoses": declared.diagnoses.model_dump(),
-            "key_results": [result.model_dump() for result in declared.key_results],
+            "diagnoses": cast(DiagnosisSettings, declared.diagnoses.model_dump()),
+            "key_results": [
+                {"text": result.text, "recorded": result.recorded}
+                for result in declared.key_results
+            ],
             "experiments": [
-                {**tried, "title": experiment.title, "notes": experiment.notes}
-                for tried, experiment in zip(
-                    trial["experiments"], declared.experiments.values(), strict=True
-                )
+                self._declared(notebook, name, experiment)
+                | {"title": experiment.title, "notes": experiment.notes}
+                for name, experiment in declared.experiments.items()
             ],
         }
 
-
-def _place_in_grid(experiment: Experiment) -> dict[str, Any]:
-    """Which grid made an experiment, and with which values."""
-    if not isinstance(experiment, GridMember):
-        return {}
-    return {"group": experiment.group, "point": experiment.point}
+    def _declared(self, notebook: str, name: str, experiment: Experiment) -> DeclaredExperiment:
+        told: DeclaredExperiment = {
+            "name": name,
+            "parent": experiment.parent,
+            "recorded": cast(Recorded, experiment.recorded.model_dump(exclude_none=True)),
+            "spec": self.spec(notebook, name),
+        }
+        if isinstance(experiment, GridMember):
+            told |= {"group": experiment.group, "point": experiment.point}
+        return told
 
 
 class _Notebooks(Mapping[str, Notebook]):
@@ -227,10 +238,10 @@ def load_notebook(name: str, folder: Path) -> Notebook:
         ScratchbookError: no such notebook, or something in it cannot be used.
     """
     file = folder / f"{name}.yaml"
-    if not re.match(NAME_PATTERN, name) or name in _RESERVED:
+    if not re.match(NAME_PATTERN, name) or name in RESERVED:
         raise ScratchbookError(
             f"{name!r} is no name for a notebook: lower-case letters, digits, - and _, at most 64, "
-            f"and not one of {', '.join(sorted(_RESERVED))}, since it becomes a folder of results/"
+            f"and not one of {', '.join(sorted(RESERVED))}, since it becomes a folder of results/"
         )
     if not file.exists():
         known = notebook_names(folder)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints
 
@@ -12,7 +12,7 @@ Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
-def _no_repeats(values: list) -> list:
+def _no_repeats(values: list[Any]) -> list[Any]:
     repeated = {value for value in values if values.count(value) > 1}
     if repeated:
         raise unusable(f"{min(repeated)!r} is listed more than once")

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from itertools import groupby
-from typing import Any
 
 from scratchbook.comparison.changes import entry_text, layer_diff, value_text
+from scratchbook.config.specs import KerasObject, Spec
 from scratchbook.language import tr
+from scratchbook.results.records import LayerRow, Parameters
 
 WIDTH = 65  # of keras 2's `model.summary()`, which the seeds' tables were printed with
 COLUMNS = (29, 55, 65)  # its column ends: 45 %, 85 % and all of the width
 
 
-def shorthand(layers: list[dict[str, Any]]) -> str:
+def shorthand(layers: list[LayerRow]) -> str:
     """`conv32×2 + conv16 + fc1024 + softmax`: the weighted layers by the size that names them.
 
     As the seeds write it, a convolution is named by the height of its output map, one entry for
@@ -23,8 +23,7 @@ def shorthand(layers: list[dict[str, Any]]) -> str:
     entries: list[tuple[int, str, str]] = []  # (stage, kind, text)
     stage = 0
     for layer in layers:
-        kind = str(layer["class_name"])
-        shape = layer.get("output_shape") or []
+        kind, shape = layer["class_name"], layer["output_shape"]
         if kind == "GlobalAveragePooling2D" or kind == "GlobalMaxPooling2D":
             entries.append((stage, kind, "gap" if "Average" in kind else "gmp"))
         elif "Pooling" in kind:
@@ -36,8 +35,8 @@ def shorthand(layers: list[dict[str, Any]]) -> str:
         elif kind == "Dense":
             units = layer["config"].get("units", shape[-1] if shape else "")
             entries.append((stage, kind, f"fc{units}"))
-        elif layer.get("parameters") and kind not in NORMALISATIONS:
-            entries.append((stage, kind, str(layer["name"])))
+        elif layer["parameters"] and kind not in NORMALISATIONS:
+            entries.append((stage, kind, layer["name"]))
     words = [
         f"{text}×{n}" if (n := len(list(same))) > 1 else text
         for text, same in groupby(text for _, _, text in entries)
@@ -59,7 +58,7 @@ CONVOLUTIONS = {
 NORMALISATIONS = {"BatchNormalization", "LayerNormalization", "GroupNormalization", "PReLU"}
 
 
-def summary_table(layers: list[dict[str, Any]], parameters: dict[str, int]) -> str:
+def summary_table(layers: list[LayerRow], parameters: Parameters) -> str:
     """The 65-column table of keras 2's `model.summary()`, without its first and last rule."""
     lines = [_row("Layer (type)", "Output Shape", "Param #"), "=" * WIDTH]
     for i, layer in enumerate(layers):
@@ -74,9 +73,7 @@ def summary_table(layers: list[dict[str, Any]], parameters: dict[str, int]) -> s
     return "\n".join(lines)
 
 
-def side_by_side(
-    before: list[dict[str, Any]], after: list[dict[str, Any]]
-) -> list[tuple[str, str, str]]:
+def side_by_side(before: list[KerasObject], after: list[KerasObject]) -> list[tuple[str, str, str]]:
     """The rows of `layer_diff` as text: (mark, before, after)."""
     return [
         (mark, entry_text(old) if old else "", entry_text(new) if new else "")
@@ -84,11 +81,11 @@ def side_by_side(
     ]
 
 
-def settings(spec: dict[str, Any]) -> dict[str, str]:
+def settings(spec: Spec) -> dict[str, str]:
     """A resolved spec's hyper-parameters, as a flat table of key to text, layers left out."""
     flat: dict[str, str] = {}
     for key in SETTINGS:
-        value = spec.get(key)
+        value = dict(spec).get(key)
         if isinstance(value, list):
             flat[key] = ", ".join(map(value_text, value))
         elif value is not None or key == "train_samples":
@@ -103,7 +100,7 @@ SETTINGS = (
 )  # fmt: skip
 
 
-def setting_diff(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[str, str, str]]:
+def setting_diff(before: Spec, after: Spec) -> list[tuple[str, str, str]]:
     """The hyper-parameters that two resolved specs do not share: (key, before, after)."""
     old, new = settings(before), settings(after)
     keys = [key for key in SETTINGS if old.get(key) != new.get(key)]
@@ -118,8 +115,8 @@ def _row(*cells: object) -> str:
     return line
 
 
-def _last_activation(layers: Iterable[dict[str, Any]]) -> str:
-    for layer in reversed(list(layers)):
+def _last_activation(layers: list[LayerRow]) -> str:
+    for layer in reversed(layers):
         if layer["class_name"] in ("Dense", "Activation"):
             activation = layer["config"].get("activation")
             return str(activation) if activation in ("softmax", "sigmoid") else ""

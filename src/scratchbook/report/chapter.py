@@ -6,13 +6,14 @@ import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy.cluster.hierarchy import leaves_list, linkage
 
+from scratchbook.comparison.tables import Row
+from scratchbook.config.specs import Page
 from scratchbook.language import speaking
-from scratchbook.report import figures, pictures
+from scratchbook.report import charts, pictures
 from scratchbook.report.grids import grids_of
 from scratchbook.report.loading import (
     TABLE_CLASSES,
@@ -20,46 +21,42 @@ from scratchbook.report.loading import (
     Notebook,
     Run,
     load_notebook,
-    read_cam,
-    read_drift,
     read_mistakes,
     read_pictures,
 )
 from scratchbook.report.markdown import notebook_markdown
+from scratchbook.results.errors import readable
+from scratchbook.results.paths import Results
+from scratchbook.results.prepared import Prepared
+from scratchbook.results.reading import read_cam, read_drift
+from scratchbook.results.records import Metrics
 
 FOREST_ROWS = 60  # more do not fit a sheet of paper
 
 
 def write_chapter(
-    page: dict[str, Any],
-    results: Path,
-    output_dir: Path,
-    *,
-    tables: Path | None = None,
-    processes: int = 1,
+    page: Page, results: Results, made: Results | None = None, *, processes: int = 1
 ) -> None:
-    """Writes `output_dir`/figures/*.svg and `output_dir`/notebook.md.
+    """Writes the figures and notebook.md of a notebook.
 
     Args:
         page: the notebook's text and resolved specs; `language` is that of all that is said.
-        results: the folder that holds {notebook}/ and data/.
-        output_dir: results/{notebook}, or any other folder.
-        tables: the folder of {notebook}/compare.csv; `results` unless given.
+        results: of its runs.
+        made: where its comparison is and its chapter goes; `results` unless given.
         processes: how many draw experiments side by side; the files are the same.
     """
-    with speaking(str(page.get("language", "en"))):
-        notebook = load_notebook(page, results, tables)
-        folder = Path(output_dir) / "figures"
-        folder.mkdir(parents=True, exist_ok=True)
-        data = Path(results) / "data" / f"{page['dataset']}.h5"
-        drawn = draw_figures(notebook, data, processes)
-        for old in folder.glob("*.svg"):
+    made = made or results
+    with speaking(page["language"]):
+        notebook = load_notebook(page, results, made)
+        files = made.notebook(notebook.name)
+        files.figures.mkdir(parents=True, exist_ok=True)
+        drawn = draw_figures(notebook, results.data(page["dataset"]), processes)
+        for old in files.figures.glob("*.svg"):
             if old.stem not in drawn:
                 old.unlink()
         for name, svg in drawn.items():
-            (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
-        text = notebook_markdown(notebook, drawn)
-        (Path(output_dir) / "notebook.md").write_text(text, encoding="utf-8")
+            files.figure(name).write_text(svg, encoding="utf-8")
+        files.page.write_text(notebook_markdown(notebook, drawn), encoding="utf-8")
 
 
 def draw_figures(notebook: Notebook, data: Path, processes: int = 1) -> dict[str, str]:
@@ -69,8 +66,8 @@ def draw_figures(notebook: Notebook, data: Path, processes: int = 1) -> dict[str
     metric = notebook.page["metric"]
     rows = [_forest_row(row, metric) for row in notebook.rows if row.get(metric) is not None]
     if len(rows) > 1:
-        drawn["compare"] = figures.forest(
-            _forest_choice(rows, notebook.page.get("baseline")), metric, notebook.page["baseline"]
+        drawn["compare"] = charts.forest(
+            _forest_choice(rows, notebook.page["baseline"]), metric, notebook.page["baseline"]
         )
     drawn |= _responses(notebook)
     draw = partial(_experiment_figures, data=data)
@@ -103,50 +100,47 @@ def _responses(notebook: Notebook) -> dict[str, str]:
             if (row := rows.get(name)) and row.get(metric) is not None
         ]
         if measured and len(grid.paths) == 1:
-            drawn[grid.figure] = figures.response(measured, grid.paths[0], metric)
+            drawn[grid.figure] = charts.response(measured, grid.paths[0], metric)
         elif measured and len(grid.paths) == 2:
-            drawn[grid.figure] = figures.response_map(measured, grid.paths, metric)
+            drawn[grid.figure] = charts.response_map(measured, grid.paths, metric)
     return drawn
 
 
 def _experiment_figures(experiment: Experiment, data: Path) -> dict[str, str]:
+    prepared = readable(Prepared, data)
     drawn: dict[str, str] = {}
-    trained = [run for run in experiment.runs if len(run.history)]
-    if trained:
-        histories = {run.seed: run.history for run in trained}
-        best = {run.seed: int(run.record["best_epoch"]) for run in trained}
-        split = str(trained[0].record["validation"])
+    if experiment.runs:
+        histories = {run.seed: run.history for run in experiment.runs}
+        best = {run.seed: run.record["best_epoch"] for run in experiment.runs}
+        split = experiment.runs[0].record["validation"]
         for key in ("accuracy", "loss"):
-            drawn[key] = figures.curves(histories, best, key, split)
+            drawn[key] = charts.curves(histories, best, key, split)
     for run in experiment.runs:
-        drawn |= _attention_figures(run, data)
-    evaluated = [run for run in experiment.runs if run.metrics and "test" in run.metrics["splits"]]
-    if evaluated:
-        drawn |= _error_figures(evaluated[0], data)
+        drawn |= _attention_figures(run, prepared)
+    if experiment.evaluated:
+        drawn |= _error_figures(*experiment.evaluated[0], prepared)
     return drawn
 
 
-def _attention_figures(run: Run, data: Path) -> dict[str, str]:
+def _attention_figures(run: Run, data: Prepared | None) -> dict[str, str]:
     drawn: dict[str, str] = {}
-    cam = read_cam(run)
-    if cam is not None and len(cam["images"]):
-        shown = read_pictures(data, cam["images"])
-        drawn[f"seed{run.seed}-cam"] = pictures.cam_sheet(cam, shown)
-    drift = read_drift(run)
+    cam = readable(read_cam, run.files)
+    if cam is not None and len(cam.images):
+        drawn[f"seed{run.seed}-cam"] = pictures.cam_sheet(cam, read_pictures(data, cam.images))
+    drift = readable(read_drift, run.files)
     if drift is not None and len(drift) > 1:
-        drawn[f"seed{run.seed}-drift"] = figures.drift(drift)
+        drawn[f"seed{run.seed}-drift"] = charts.drift(drift)
     return drawn
 
 
-def _error_figures(run: Run, data: Path) -> dict[str, str]:
-    assert run.metrics is not None
-    test = run.metrics["splits"]["test"]
-    drawn = {"reliability": figures.reliability(test["reliability"], test["ece"])}
+def _error_figures(run: Run, metrics: Metrics, data: Prepared | None) -> dict[str, str]:
+    test = metrics["splits"]["test"]
+    drawn = {"reliability": charts.reliability(test["reliability"], test["ece"])}
     mistakes = read_mistakes(run, data)
     if mistakes:
         drawn["mistakes"] = pictures.mistake_sheet(mistakes)
     if len(test["confusion"]) > TABLE_CLASSES:
-        drawn["confusion"] = figures.heatmap(test["confusion"], _clustered(test["confusion"]))
+        drawn["confusion"] = charts.heatmap(test["confusion"], _clustered(test["confusion"]))
     return drawn
 
 
@@ -159,17 +153,19 @@ def _clustered(confusion: list[list[int]]) -> list[int]:
     return [int(i) for i in leaves_list(linkage(condensed, "average", optimal_ordering=True))]
 
 
-def _forest_row(row: dict[str, Any], metric: str) -> dict[str, Any]:
-    values = [float(text) for text in str(row.get(f"{metric}_values") or "").split(";") if text]
-    ends = {end: row.get(f"{metric}_{end}") for end in ("low", "high")}
-    return {
-        "experiment": row["experiment"],
-        "value": float(row[metric]),
-        **{end: float("nan") if value is None else float(value) for end, value in ends.items()},
-        "values": values,
-    }
+def _forest_row(row: Row, metric: str) -> charts.Estimate:
+    values = [float(text) for text in str(row[f"{metric}_values"] or "").split(";") if text]
+    value, low, high = (row[f"{metric}{part}"] for part in ("", "_low", "_high"))
+    nan = float("nan")
+    return charts.Estimate(
+        row["experiment"],
+        float(value),
+        nan if low is None else float(low),
+        nan if high is None else float(high),
+        values,
+    )
 
 
-def _forest_choice(rows: list[dict[str, Any]], baseline: str | None) -> list[dict[str, Any]]:
+def _forest_choice(rows: list[charts.Estimate], baseline: str) -> list[charts.Estimate]:
     """The best rows, and the baseline wherever it stands."""
-    return rows[:FOREST_ROWS] + [r for r in rows[FOREST_ROWS:] if r["experiment"] == baseline]
+    return rows[:FOREST_ROWS] + [r for r in rows[FOREST_ROWS:] if r.experiment == baseline]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from scratchbook.comparison.tables import Row
 from scratchbook.report.loading import Notebook
 
 
@@ -16,7 +17,7 @@ class Grid:
     title: str
     notes: list[str]
     points: dict[str, dict[str, Any]]  # experiment -> {path: value}
-    rows: list[dict[str, Any]]
+    rows: list[Row]
 
     @property
     def paths(self) -> list[str]:
@@ -33,7 +34,7 @@ def grids_of(notebook: Notebook) -> list[Grid]:
     """The grids of a notebook in the order in which they are declared."""
     found = {
         declared["name"]: Grid(declared["name"], declared["title"], declared["notes"], {}, [])
-        for declared in notebook.page.get("grids", [])
+        for declared in notebook.page["grids"]
     }
     groups = _groups(notebook)
     for experiment in notebook.experiments:
@@ -45,7 +46,7 @@ def grids_of(notebook: Notebook) -> list[Grid]:
     return list(found.values())
 
 
-def rows_outside(notebook: Notebook) -> list[dict[str, Any]]:
+def rows_outside(notebook: Notebook) -> list[Row]:
     """The rows of experiments that no grid made, best first."""
     groups = _groups(notebook)
     return [row for row in notebook.rows if row["experiment"] not in groups]

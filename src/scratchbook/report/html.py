@@ -13,6 +13,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from scratchbook.config.specs import Page
+from scratchbook.figures import FIGURES, PREFIXES, Figure, Measured, Table, shown
 from scratchbook.language import speaking, tr, tr_n
 from scratchbook.report import wording
 from scratchbook.report.architecture import (
@@ -30,26 +32,26 @@ from scratchbook.report.loading import (
     Run,
     confused_pairs,
     load_notebook,
-    read_cam_facts,
-    read_data,
-    read_drift,
 )
 from scratchbook.report.markdown import baseline_pairs
 from scratchbook.report.rules import Reads, draw_rules, in_order
 from scratchbook.report.svg import inline
+from scratchbook.results.errors import readable
+from scratchbook.results.paths import NotebookFiles, Results
+from scratchbook.results.reading import read_cam, read_drift
+from scratchbook.results.records import Hardware, Metrics, Proportion
 
 LARGE = 15_000_000  # bytes that mail and browsers begin to mind
 
 
 def write_page(
-    pages: Sequence[dict[str, Any]],
-    results: Path,
+    pages: Sequence[Page],
+    results: Results,
     templates: Path,
     output: Path,
     command: str,
     *,
-    chapters: Path | None = None,
-    tables: Path | None = None,
+    made: Results | None = None,
     config: Mapping[str, str] | None = None,
     requirements: str = "",
     rules: Reads | None = None,
@@ -58,22 +60,22 @@ def write_page(
 
     Args:
         pages: the notebooks' text and resolved specs; the first one's `language` is the page's.
-        results: the folder that holds {notebook}/ and data/.
+        results: of their runs.
         templates: the folder of page.html.j2, page.css and page.js.
         output: report.html.
         command: what the user types to make the page again.
-        chapters: where `write_chapter` wrote {notebook}/figures; `results` unless given.
-        tables: the folder of {notebook}/compare.csv; `results` unless given.
+        made: where their comparisons and figures are; `results` unless given.
         config: the configuration files' text by their name.
         requirements: the text of the pinned requirements.
         rules: the workflow's rules, each with those whose outputs it reads.
 
     Warns of a page over 15 MB.
     """
-    language = str(pages[0].get("language", "en")) if pages else "en"
+    language = pages[0]["language"] if pages else "en"
+    made = made or results
     with speaking(language) as catalog:
-        notebooks = [load_notebook(page, results, tables) for page in pages]
-        views = [_chapter(notebook, results, Path(chapters or results)) for notebook in notebooks]
+        notebooks = [load_notebook(page, results, made) for page in pages]
+        views = [_chapter(notebook, made.notebook(notebook.name)) for notebook in notebooks]
         environment = Environment(
             loader=FileSystemLoader(templates),
             autoescape=True,
@@ -86,16 +88,14 @@ def write_page(
         environment.install_gettext_translations(  # type: ignore[attr-defined]
             catalog, newstyle=True
         )
-        for name in (
-            "percent", "points", "count", "duration", "operations", "sentence", "metric_name",
-            "split_name",
-        ):  # fmt: skip
+        for name in (*wording.FORMS, "cell", "sentence", "metric_name", "split_name"):
             environment.filters[name] = getattr(wording, name)
-        css = (Path(templates) / "page.css").read_text(encoding="utf-8").strip()
-        script = (Path(templates) / "page.js").read_text(encoding="utf-8").strip()
+        environment.globals["columns"] = _columns
+        css = (templates / "page.css").read_text(encoding="utf-8").strip()
+        script = (templates / "page.js").read_text(encoding="utf-8").strip()
         html = environment.get_template("page.html.j2").render(
             language=language,
-            title=", ".join(str(page["title"] or page["name"]) for page in pages),
+            title=", ".join(page["title"] or page["name"] for page in pages),
             chapters=views,
             policy=_policy(css, script),
             css=Markup(css),
@@ -107,7 +107,7 @@ def write_page(
             rules={rule: rules[rule] for rule in in_order(rules)} if rules else {},
             rule_graph=Markup(inline(draw_rules(rules), "page:rules")) if rules else None,
         )
-    Path(output).write_text(html, encoding="utf-8")
+    output.write_text(html, encoding="utf-8")
     if len(html) > LARGE:
         warnings.warn(
             f"{output} is {len(html) / 1e6:.0f} MB; fewer Grad-CAM images or notebooks make it "
@@ -134,62 +134,71 @@ def _policy(css: str, script: str) -> str:
     )
 
 
-def _chapter(notebook: Notebook, results: Path, chapters: Path) -> dict[str, Any]:
+def _columns(table: Table, *groups: str) -> list[dict[str, Any]]:
+    """The figures that a table shows, each with its head in the reader's language and, `below` it,
+    those without one."""
+    found: list[dict[str, Any]] = []
+    for figure, column in shown(table, *groups):
+        told = {"name": figure.name, "form": column.form, "interval": figure.interval, "below": []}
+        if column.head:
+            found.append(told | {"head": tr(column.head)})
+        else:
+            found[-1]["below"].append(told)
+    return found
+
+
+def _chapter(notebook: Notebook, files: NotebookFiles) -> dict[str, Any]:
     page = notebook.page
-    folder = chapters / notebook.name / "figures"
-    data = read_data(Path(results) / "data" / f"{page['dataset']}.h5")
     grids = grids_of(notebook)
     verdicts = baseline_pairs(notebook)
-    shown = {(pair["first"], pair["second"]) for pair in verdicts}
+    told = {(pair["first"], pair["second"]) for pair in verdicts}
     return {
         "name": notebook.name,
         "title": page["title"] or notebook.name,
         "goal": page["goal"],
-        "lang": page.get("lang", "en"),
-        "notes": page.get("notes", []),
-        "facts": _facts(notebook, data),
+        "lang": page["lang"],
+        "notes": page["notes"],
+        "facts": _facts(notebook),
         "problems": notebook.problems,
         "cautions": wording.cautions(notebook) + _left_out(notebook),
         "claims": [{"claim": claim, "recorded": recorded} for claim, recorded in notebook.claims],
         "rows": notebook.rows,
         "tables": [(None, rows_outside(notebook)), *((grid, grid.rows) for grid in grids)],
-        "grids": [(grid, _figure(folder, grid.figure, notebook.name)) for grid in grids],
+        "grids": [(grid, _figure(files, grid.figure)) for grid in grids],
         "metric": page["metric"],
-        "reach": page.get("reach"),
-        "baseline": page.get("baseline"),
+        "reach": page["reach"],
+        "baseline": page["baseline"],
         "verdicts": verdicts,
-        "other_verdicts": [p for p in notebook.pairs if (p["first"], p["second"]) not in shown],
-        "figures": {"compare": _figure(folder, "compare", notebook.name)},
-        "data": data,
+        "other_verdicts": [p for p in notebook.pairs if (p["first"], p["second"]) not in told],
+        "figures": {"compare": _figure(files, "compare")},
+        "data": notebook.data,
         "experiments": [
-            _experiment(experiment, notebook, folder) for experiment in notebook.experiments
+            _experiment(experiment, notebook, files) for experiment in notebook.experiments
         ],
     }
 
 
-def _experiment(experiment: Experiment, notebook: Notebook, folder: Path) -> dict[str, Any]:
+def _experiment(experiment: Experiment, notebook: Notebook, files: NotebookFiles) -> dict[str, Any]:
     declared = experiment.declared
-    parent = notebook.specs.get(declared.get("parent") or "")
-    first = experiment.runs[0] if experiment.runs else None
-    evaluated = [run for run in experiment.runs if run.metrics and "test" in run.metrics["splits"]]
+    parent = notebook.specs.get(declared["parent"] or "")
+    first = experiment.runs[0].record if experiment.runs else None
 
     def figure(name: str) -> Markup | None:
-        return _figure(folder, f"{experiment.name}-{name}", notebook.name)
+        return _figure(files, f"{experiment.name}-{name}")
 
     return {
         "name": experiment.name,
         "anchor": f"{notebook.name}.{experiment.name}",
-        "heading": wording.heading(declared, "–"),
-        "parent": declared.get("parent"),
-        "notes": declared.get("notes", []),
-        "recorded": {k: v for k, v in (declared.get("recorded") or {}).items() if v is not None},
+        "heading": wording.heading(experiment.name, declared["title"], "–"),
+        "parent": declared["parent"],
+        "notes": declared["notes"],
+        "recorded": declared["recorded"],
         "missing": experiment.missing,
         "row": experiment.row,
-        "id": first.record["id"] if first else None,
-        "arch": shorthand(first.record["layers"]) if first else None,
-        "parameters": first.record["parameters"] if first else None,
-        "table": summary_table(first.record["layers"], first.record["parameters"])
-        if first else None,
+        "id": first["id"] if first else None,
+        "arch": shorthand(first["layers"]) if first else None,
+        "parameters": first["parameters"] if first else None,
+        "table": summary_table(first["layers"], first["parameters"]) if first else None,
         "settings": settings(declared["spec"]),
         "setting_diff": setting_diff(parent, declared["spec"]) if parent else [],
         "layer_diff": side_by_side(parent["layers"], declared["spec"]["layers"]) if parent else [],
@@ -200,38 +209,63 @@ def _experiment(experiment: Experiment, notebook: Notebook, folder: Path) -> dic
             for name in ("accuracy", "loss", "reliability", "mistakes", "confusion")
         },
         "attention": [
-            seen for run in experiment.runs
-            if (seen := {
+            {
                 "seed": run.seed,
-                "cam": figure(f"seed{run.seed}-cam"),
-                "drift": figure(f"seed{run.seed}-drift"),
-                "facts": read_cam_facts(run),
-                "settling": wording.settling(read_drift(run)),
-            }) and (seen["cam"] or seen["drift"])
+                "cam": cam,
+                "drift": drift,
+                "facts": _cam_facts(run),
+                "settling": wording.settling(readable(read_drift, run.files)),
+            }
+            for run in experiment.runs
+            for cam, drift in [(figure(f"seed{run.seed}-cam"), figure(f"seed{run.seed}-drift"))]
+            if cam or drift
         ],
         "diagnoses": notebook.diagnosed.get(experiment.name, []),
-        "errors": _errors(evaluated[0]) if evaluated else None,
-    }  # fmt: skip
+        "errors": _errors(*experiment.evaluated[0]) if experiment.evaluated else None,
+    }
 
 
 def _run(run: Run) -> dict[str, Any]:
     return {
         "seed": run.seed,
         "record": run.record,
-        "metrics": run.metrics,
         "held": run.record["validation"],
+        "figures": {name: _seed_figure(figure, run) for name, figure in FIGURES.items()},
     }
 
 
-def _errors(run: Run) -> dict[str, Any]:
+def _seed_figure(figure: Figure, run: Run) -> Proportion | dict[str, float | None]:
+    """`value` of one seed, with its interval where there is one; a split's share under its own
+    name alone, also where it stands for another (`validation: test`)."""
+    if figure.interval:
+        splits = run.metrics["splits"] if run.metrics else {}
+        split = splits.get(PREFIXES[figure.name.partition("_")[0]])
+        return split["accuracy"] if split else {"value": None}
+    return {"value": figure.of(Measured(run.record, run.metrics))}
+
+
+def _cam_facts(run: Run) -> dict[str, str]:
+    """What cam.h5 says of itself; nothing where there is none."""
+    cam = readable(read_cam, run.files)
+    if cam is None:
+        return {}
+    return {
+        "layer": cam.layer,
+        "method": {"gradcam": "Grad-CAM", "hirescam": "HiResCAM"}[cam.method],
+        "target": cam.target,
+        "flags": ", ".join(cam.flags),
+        "grid": "×".join(map(str, cam.grid)),
+        "input_size": "×".join(map(str, cam.input_size)),
+    }
+
+
+def _errors(run: Run, metrics: Metrics) -> dict[str, Any]:
     """What the test split's mistakes are made of, for one run: tables, shades, pairs."""
-    assert run.metrics is not None
-    test = run.metrics["splits"]["test"]
-    names = run.metrics["class_names"]
+    test, names = metrics["splits"]["test"], metrics["class_names"]
     small = len(names) <= TABLE_CLASSES
     return {
         "seed": run.seed,
-        "epoch": run.metrics["epoch"],
+        "epoch": metrics["epoch"],
         "test": test,
         "names": names,
         "confusion": [
@@ -247,10 +281,10 @@ def _shade(n: int, of: int) -> int:
     return 0 if not n else 1 + round(5 * n / of)
 
 
-def _facts(notebook: Notebook, data: dict[str, Any]) -> list[tuple[str, str]]:
+def _facts(notebook: Notebook) -> list[tuple[str, str]]:
     """What the head of a chapter tells of its runs: data, when, on what, how long."""
     runs = notebook.runs
-    title = str(data.get("title") or notebook.page["dataset"])
+    title = notebook.data.title or notebook.page["dataset"]
     facts = []
     if runs:
         # The data set's images, of which an experiment may train on a part.
@@ -265,10 +299,11 @@ def _facts(notebook: Notebook, data: dict[str, Any]) -> list[tuple[str, str]]:
         )
         facts.append((tr("Data set"), tr("{title} ({images} images)", title=title, images=images)))
         facts.append((tr("Run"), wording.date(min(run.record["started"] for run in runs))))
-        gits = [git for run in runs if (git := run.record.get("git") or {}).get("commit")]
-        if gits:
-            commits = ", ".join(dict.fromkeys(git["commit"][:10] for git in gits))
-            dirty = any(git.get("dirty") for git in gits)
+        gits = [run.record["git"] for run in runs]
+        known = dict.fromkeys(git["commit"][:10] for git in gits if git["commit"])
+        if known:
+            commits = ", ".join(known)
+            dirty = any(git["dirty"] for git in gits if git["commit"])
             told = tr("{commits}, with uncommitted changes", commits=commits) if dirty else commits
             facts.append((tr("Commit"), told))
         machines = dict.fromkeys(_machine(run.record["hardware"]) for run in runs)
@@ -296,20 +331,20 @@ def _left_out(notebook: Notebook) -> list[str]:
     ]
 
 
-def _machine(hardware: dict[str, Any]) -> str:
+def _machine(hardware: Hardware) -> str:
     """`NVIDIA H200, AMD EPYC, 16 cores`"""
-    parts = [*hardware.get("gpus", []), str(hardware.get("cpu", ""))]
-    if cores := hardware.get("cores"):
+    parts = [*hardware["gpus"], hardware["cpu"]]
+    if cores := hardware["cores"]:
         parts.append(tr_n("{n} core", "{n} cores", cores))
     return ", ".join(part for part in parts if part)
 
 
-def _figure(folder: Path, name: str, prefix: str) -> Markup | None:
+def _figure(files: NotebookFiles, name: str) -> Markup | None:
     try:
-        svg = (folder / f"{name}.svg").read_text(encoding="utf-8")
+        svg = files.figure(name).read_text(encoding="utf-8")
     except OSError:
         return None
-    return Markup(inline(svg, f"{prefix}:{name}"))
+    return Markup(inline(svg, f"{files.folder.name}:{name}"))
 
 
 def _machine_readable(notebooks: list[Notebook]) -> dict[str, Any]:

@@ -1,88 +1,132 @@
-"""A notebook as its files tell it: a page and the results folder in, what is there and what is not.
+"""A notebook as its files tell it: a page and the results in, what is there and what is not.
 
 Nothing is measured here: every figure comes from a file that an earlier stage wrote.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pandas as pd
 
 from scratchbook.comparison import Claim, Comparison, resolve_claim
-from scratchbook.comparison.tables import COLUMNS, PAIR_COLUMNS
+from scratchbook.comparison.tables import COLUMNS, PAIR_COLUMNS, Pair, Row
 from scratchbook.comparison.verdict import pair_verdict
 from scratchbook.config.claims import settings_of
 from scratchbook.config.errors import ScratchbookError
-from scratchbook.diagnoses import Diagnosis, diagnose
+from scratchbook.config.specs import (
+    DeclaredExperiment,
+    KeyResult,
+    Page,
+    Spec,
+    declared_otherwise,
+)
+from scratchbook.diagnoses import Finding, diagnose
 from scratchbook.language import tr, tr_n
-from scratchbook.specs import declared_otherwise
+from scratchbook.results.errors import DamagedError, MissingError, readable
+from scratchbook.results.paths import Results, RunFiles
+from scratchbook.results.prepared import Prepared
+from scratchbook.results.reading import (
+    end_of_log,
+    open_predictions,
+    read_history,
+    read_metrics,
+    read_record,
+    read_table,
+)
+from scratchbook.results.records import History, Metrics, RunRecord
 
-WORDS = {"experiment", "id", "parent", "changes", "group", "point", "status", "interval_covers",
-         "recorded_metric", "precision", "first", "second", "split", "covers", "better",
-         "verdict"}  # fmt: skip
 MISTAKES = 12
 ILLUSTRATED = 150  # experiments with figures of their own
 TABLE_CLASSES = 20  # a confusion matrix of more is drawn, not written
-LOG_LINES = 3
 
 
 @dataclass(frozen=True)
 class Run:
-    """One seed of an experiment: `record` is run.json, `metrics` metrics.json or None."""
+    """One seed of an experiment, trained and perhaps evaluated."""
 
     seed: int
-    folder: Path
-    record: dict[str, Any]
-    history: pd.DataFrame
-    metrics: dict[str, Any] | None
+    files: RunFiles
+    record: RunRecord
+    history: History
+    metrics: Metrics | None
 
 
 @dataclass(frozen=True)
 class Experiment:
     """An experiment as declared, the runs it has, and its row of compare.csv (may be empty)."""
 
-    declared: dict[str, Any]
+    declared: DeclaredExperiment
     runs: list[Run]
     missing: list[str]
-    row: dict[str, Any]
+    row: Row
 
     @property
     def name(self) -> str:
-        return str(self.declared["name"])
+        return self.declared["name"]
+
+    @property
+    def evaluated(self) -> list[tuple[Run, Metrics]]:
+        """The runs with figures of the test images."""
+        return [
+            (run, run.metrics)
+            for run in self.runs
+            if run.metrics and "test" in run.metrics["splits"]
+        ]
+
+
+@dataclass(frozen=True)
+class Data:
+    """What the prepared data say of themselves; nothing where they are not there."""
+
+    title: str = ""
+    source: str = ""
+    sha256: str = ""
+    notes: list[str] = field(default_factory=list)
+    duplicates: list[list[str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A wrong answer on a test image, uint8 (h, w, 3) or None where the data are not there."""
+
+    picture: np.ndarray | None
+    true: str
+    predicted: str
+    probability: float
+    name: str
 
 
 @dataclass(frozen=True)
 class Notebook:
     """A page with all that its results folder holds; `problems` tells what it does not."""
 
-    page: dict[str, Any]
+    page: Page
     experiments: list[Experiment]
-    rows: list[dict[str, Any]]
-    pairs: list[dict[str, Any]]
+    rows: list[Row]
+    pairs: list[Pair]
+    data: Data
     claims: list[tuple[Claim, float | None]]
-    diagnoses: list[Diagnosis]
+    diagnoses: list[Finding]
     problems: list[str] = field(default_factory=list)
 
     @property
     def name(self) -> str:
-        return str(self.page["name"])
+        return self.page["name"]
 
     @cached_property
-    def specs(self) -> dict[str, dict[str, Any]]:
+    def specs(self) -> dict[str, Spec]:
         """The resolved spec of each experiment."""
         return {one["name"]: one["spec"] for one in self.page["experiments"]}
 
     @cached_property
-    def diagnosed(self) -> dict[str, list[Diagnosis]]:
+    def diagnosed(self) -> dict[str, list[Finding]]:
         """The findings on each experiment that has some; those on the notebook under no name."""
-        found: dict[str, list[Diagnosis]] = {}
+        found: dict[str, list[Finding]] = {}
         for one in self.diagnoses:
             found.setdefault(one.experiment, []).append(one)
         return found
@@ -99,131 +143,79 @@ class Notebook:
         open; their numbers are all there.
         """
         ranked = [row["experiment"] for row in self.rows] or [x.name for x in self.experiments]
-        chosen = {*ranked[:ILLUSTRATED], self.page.get("baseline")}
+        chosen = {*ranked[:ILLUSTRATED], self.page["baseline"]}
         return [experiment for experiment in self.experiments if experiment.name in chosen]
 
 
-def load_notebook(page: dict[str, Any], results: Path, tables: Path | None = None) -> Notebook:
-    """Reads what `results`/{notebook} holds. A file that is missing or broken is a problem told,
-    never an error: a page with one failed run is still worth reading.
+def load_notebook(page: Page, results: Results, tables: Results | None = None) -> Notebook:
+    """Reads what the results hold of a notebook. A file that is missing or broken is a problem that
+    is told, never an error: a page with one failed run is still worth reading.
 
     Args:
         page: the notebook's text and resolved specs.
-        results: the folder that holds {notebook}/ and data/.
-        tables: the folder of {notebook}/compare.csv; `results` unless given.
+        results: of its runs.
+        tables: of its comparison; `results` unless given.
     """
-    folder = Path(results) / page["name"]
-    compared = Path(tables or results) / page["name"]
+    compared = (tables or results).notebook(page["name"])
     problems: list[str] = []
-    rows = _read_table(compared / "compare.csv", COLUMNS, problems)
-    pairs = _read_table(compared / "comparisons.csv", PAIR_COLUMNS, problems)
+    rows = _table(compared.compare, COLUMNS, problems)
+    pairs = _table(compared.comparisons, PAIR_COLUMNS, problems)
     # Said anew from the figures: the table's own sentences are English.
     pairs["verdict"] = [pair_verdict(pair, len(pairs)) for pair in pairs.to_dict("records")]
     by_name = {row["experiment"]: row for row in _records(rows)}
     experiments = [
-        _load_experiment(declared, page["seeds"], folder, by_name.get(declared["name"], {}))
+        _load_experiment(declared, page, results, by_name.get(declared["name"], {}))
         for declared in page["experiments"]
     ]
     for experiment in experiments:
         problems += [f"{experiment.name}: {text}" for text in experiment.missing]
     settings = settings_of([experiment["spec"] for experiment in page["experiments"]])
     claims = [_claim(result, rows, settings) for result in page["key_results"]]
-    data = Path(results) / "data" / f"{page['dataset']}.h5"
-    diagnoses = _diagnose(page, Path(results), rows, pairs, read_data(data), problems)
-    return Notebook(page, experiments, _records(rows), _records(pairs), claims, diagnoses, problems)
+    data = read_data(results.data(page["dataset"]))
+    diagnoses = _diagnose(page, results, rows, pairs, data, problems)
+    return Notebook(
+        page, experiments, _records(rows), _records(pairs), data, claims, diagnoses, problems
+    )
 
 
-def read_cam(run: Run) -> dict[str, Any] | None:
-    """The arrays and attributes of a run's cam.h5, or None where there is none."""
-    try:
-        with h5py.File(run.folder / "cam.h5", "r") as file:
-            arrays = {key: file[key][()] for key in ("maps", "epochs", "images", "labels")}
-            arrays["probability"] = file["probability"][()]
-            return {**arrays, **{key: _plain(value) for key, value in file.attrs.items()}}
-    except (OSError, KeyError):
-        return None
+def read_data(file: Path) -> Data:
+    """The prepared data's account of themselves."""
+    told = readable(Prepared, file)
+    if told is None:
+        return Data()
+    return Data(told.title, told.source, told.sha256, told.notes, told.duplicates)
 
 
-def read_cam_facts(run: Run) -> dict[str, str]:
-    """What cam.h5 says of itself (`layer`, `method`, `grid`, `flags`), without its maps."""
-    try:
-        with h5py.File(run.folder / "cam.h5", "r") as file:
-            told = {key: _plain(value) for key, value in file.attrs.items()}
-    except OSError:
-        return {}
-    sides = {key: "×".join(map(str, json.loads(told[key]))) for key in ("grid", "input_size")}
-    return {
-        "layer": str(told["layer"]),
-        "method": {"gradcam": "Grad-CAM", "hirescam": "HiResCAM"}[str(told["method"])],
-        "target": str(told["target"]),
-        "flags": ", ".join(json.loads(told["flags"])),
-        **sides,
-    }
-
-
-def read_drift(run: Run) -> pd.DataFrame | None:
-    """A run's drift.csv, or None where there is none."""
-    try:
-        table = pd.read_csv(run.folder / "drift.csv")
-    except (OSError, ValueError):
-        return None
-    return table if "epoch" in table and len(table) else None
-
-
-def read_pictures(data: Path, index: np.ndarray) -> list[np.ndarray | None]:
+def read_pictures(data: Prepared | None, index: np.ndarray) -> list[np.ndarray | None]:
     """Images uint8 (h, w, 3) at the rows `index` of the prepared data; None where it is not."""
+    images = () if data is None else data.images
+    return [images[i] if 0 <= i < len(images) else None for i in map(int, index)]
+
+
+def read_mistakes(run: Run, data: Prepared | None) -> list[Mistake]:
+    """The most confident mistakes on the test split at the best epoch, at most 12."""
     try:
-        with h5py.File(data, "r") as file:
-            images = file["images"]
-            return [images[i] if 0 <= i < len(images) else None for i in map(int, index)]
-    except (OSError, KeyError):
-        return [None] * len(index)
-
-
-def read_mistakes(run: Run, data: Path) -> list[dict[str, Any]]:
-    """The most confident mistakes on the test split at the best epoch, at most 12.
-
-    Dicts of `picture` (uint8 (h, w, 3) or None), `true`, `predicted`, `probability`, `name`.
-    """
-    try:
-        with h5py.File(run.folder / "predictions.h5", "r") as file:
-            classes = json.loads(file.attrs["class_names"])
-            split = file["best/test"]
-            logits = split["logits"][()].astype(np.float64)  # (n, classes)
-            labels, index = split["labels"][()], split["index"][()]
-    except (OSError, KeyError):
+        with open_predictions(run.files.predictions) as said:
+            classes, split = said.class_names, said.read("best", "test")
+    except ScratchbookError:
         return []
-    if not len(logits) or not np.isfinite(logits).all():
-        return []
-    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    weights = np.exp(split.logits - split.logits.max(axis=1, keepdims=True))  # (n, classes)
     probability = weights.max(axis=1) / weights.sum(axis=1)  # (n,)
-    answer = logits.argmax(axis=1)
-    wrong = np.flatnonzero(answer != labels)
+    answer = split.logits.argmax(axis=1)
+    wrong = np.flatnonzero(answer != split.labels)
     wrong = wrong[np.argsort(-probability[wrong], kind="stable")][:MISTAKES]
-    names = _names(data, index[wrong])
+    names = {} if data is None else dict(enumerate(data.names))
+    index = split.index[wrong]
     return [
-        {
-            "picture": picture,
-            "true": classes[labels[i]],
-            "predicted": classes[answer[i]],
-            "probability": float(probability[i]),
-            "name": name,
-        }
-        for i, picture, name in zip(wrong, read_pictures(data, index[wrong]), names, strict=True)
+        Mistake(
+            picture,
+            classes[split.labels[i]],
+            classes[answer[i]],
+            float(probability[i]),
+            names.get(int(row), tr("image {number}", number=row)),
+        )
+        for i, row, picture in zip(wrong, index, read_pictures(data, index), strict=True)
     ]
-
-
-def read_data(data: Path) -> dict[str, Any]:
-    """The prepared data's account of itself; every entry is there, empty if the file is missing."""
-    told: dict[str, Any] = {
-        "title": "", "source": "", "sha256": "", "notes": "[]", "duplicates": "[]",
-    }  # fmt: skip
-    try:
-        with h5py.File(data, "r") as file:
-            told |= {key: _plain(file.attrs[key]) for key in told if key in file.attrs}
-    except OSError:
-        pass
-    return told | {key: json.loads(told[key]) for key in ("notes", "duplicates")}
 
 
 def confused_pairs(
@@ -242,24 +234,24 @@ def confused_pairs(
 
 
 def _load_experiment(
-    declared: dict[str, Any], seeds: list[int], folder: Path, row: dict[str, Any]
+    declared: DeclaredExperiment, page: Page, results: Results, row: Row
 ) -> Experiment:
     runs, missing = [], []
     absent: dict[tuple[str, str], list[int]] = {}  # (file, end of the log): seeds
-    for seed in seeds:
-        place = folder / declared["name"] / f"seed{seed}"
+    for seed in page["seeds"]:
+        names = page["name"], declared["name"], seed
+        files = results.run(*names)
         try:
-            record = json.loads((place / "run.json").read_text(encoding="utf-8"))
-            history = _read_history(place / "history.csv")
-        except FileNotFoundError as error:
-            log = folder.parent / "logs" / folder.name / declared["name"] / place.name / "train.log"
-            key = Path(str(error.filename)).name, _end_of_log(log)
-            absent.setdefault(key, []).append(seed)
+            record, history = read_record(files), read_history(files)
+        except MissingError as error:
+            log = end_of_log(results.run_log("train", *names))
+            absent.setdefault((error.file.name, log), []).append(seed)
             continue
-        except (OSError, ValueError) as error:
-            missing.append(tr("seed {seed} cannot be read ({error})", seed=seed, error=error))
+        except DamagedError as error:
+            told = f"{error.file.parent}: {error.brief}"
+            missing.append(tr("seed {seed} cannot be read ({error})", seed=seed, error=told))
             continue
-        if changed := declared_otherwise(declared["spec"], record.get("spec", {})):
+        if changed := declared_otherwise(declared["spec"], record["spec"]):
             missing.append(
                 tr(
                     "seed {seed} was trained before this was changed: {keys}",
@@ -268,81 +260,58 @@ def _load_experiment(
                 )
             )
             continue
-        metrics = None
-        try:
-            metrics = json.loads((place / "metrics.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        metrics = readable(read_metrics, files)
+        if metrics is None:
             missing.append(tr("seed {seed} is not evaluated (no readable metrics.json)", seed=seed))
-        missing += [
-            tr("seed {seed}: {trouble}", seed=seed, trouble=text)
-            for text in (metrics or {}).get("trouble", [])
-        ]
-        runs.append(Run(seed, place, record, history, metrics))
-    told = [
+        else:
+            missing += [
+                tr("seed {seed}: {trouble}", seed=seed, trouble=text)
+                for text in metrics.get("trouble", [])
+            ]
+        runs.append(Run(seed, files, record, history, metrics))
+    gone = [
         tr_n(
             "seed {seeds} is missing ({file} is not there)",
             "seeds {seeds} are missing ({file} is not there)",
-            len(of_log), seeds=", ".join(map(str, of_log)), file=file,
-        ) + end
-        for (file, end), of_log in absent.items()
+            len(seeds), seeds=", ".join(map(str, seeds)), file=file,
+        ) + (tr("; its log ends: {lines}", lines=log) if log else "")
+        for (file, log), seeds in absent.items()
     ]  # fmt: skip
-    return Experiment(declared, runs, told + missing, row)
-
-
-def _read_history(file: Path) -> pd.DataFrame:
-    try:
-        return pd.read_csv(file)
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}; remove it, and the run is trained again") from None
-
-
-def _end_of_log(log: Path) -> str:
-    """The last lines of a training's log, for whoever asks why it has no results."""
-    try:
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return ""
-    last = [line.strip() for line in lines if line.strip()][-LOG_LINES:]
-    return tr("; its log ends: {lines}", lines=" | ".join(last)) if last else ""
+    return Experiment(declared, runs, gone + missing, row)
 
 
 def _diagnose(
-    page: dict[str, Any],
-    results: Path,
+    page: Page,
+    results: Results,
     rows: pd.DataFrame,
     pairs: pd.DataFrame,
-    data: dict[str, Any],
+    data: Data,
     problems: list[str],
-) -> list[Diagnosis]:
+) -> list[Finding]:
     comparison = Comparison(
         rows,
         pairs,
         page["metric"],
         str(pairs["split"].iloc[0]) if len(pairs) else "test",
-        page.get("baseline"),
+        page["baseline"],
         float(pairs["detectable"].median()) if len(pairs) else None,
     )
     try:
-        return diagnose(page, results, comparison, duplicates=data["duplicates"])
+        return diagnose(page, results, comparison, duplicates=data.duplicates)
     except ScratchbookError as error:
         problems.append(tr("nothing is diagnosed: {error}", error=error))
         return []
 
 
-def _read_table(path: Path, columns: list[str], problems: list[str]) -> pd.DataFrame:
-    words = {name: str for name in columns if name in WORDS or name.endswith("_values")}
-    # An experiment may be called `nan`: only a number can be missing.
-    numbers = {name: ["", "nan"] for name in columns if name not in words}
-    try:
-        table = pd.read_csv(path, dtype=words, keep_default_na=False, na_values=numbers)
-    except (OSError, ValueError):
+def _table(path: Path, columns: list[str], problems: list[str]) -> pd.DataFrame:
+    table = readable(read_table, path, columns)
+    if table is None:
         problems.append(tr("{file} is missing or unreadable: nothing is compared", file=path.name))
-        table = pd.DataFrame(columns=columns)
-    table = table.reindex(columns=columns)
-    return table.assign(**{name: table[name].fillna("") for name in words})
+        return pd.DataFrame(columns=columns)
+    return table
 
 
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+def _records(table: pd.DataFrame) -> list[Any]:
     """Rows as dicts, an empty cell as None."""
     table = table.replace([np.inf, -np.inf], np.nan)  # JSON knows neither
     plain = table.astype(object).where(table.notna(), None)
@@ -350,25 +319,12 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _claim(
-    result: dict[str, Any], rows: pd.DataFrame, settings: set[float]
+    result: KeyResult, rows: pd.DataFrame, settings: set[float]
 ) -> tuple[Claim, float | None]:
-    recorded = result.get("recorded")
+    recorded = result["recorded"]
     if rows.empty:
         return Claim(result["text"], "not measured", tr("no runs are compared yet"), ()), recorded
     try:
         return resolve_claim(result["text"], rows, recorded, settings), recorded
     except ScratchbookError as error:
         return Claim(result["text"], "not measured", str(error), ()), recorded
-
-
-def _names(data: Path, index: np.ndarray) -> list[str]:
-    try:
-        with h5py.File(data, "r") as file:
-            names = file["names"].asstr()
-            return [str(names[int(i)]) for i in index]
-    except (OSError, KeyError, ValueError):
-        return [tr("image {number}", number=i) for i in index]
-
-
-def _plain(value: Any) -> Any:
-    return value.decode() if isinstance(value, bytes) else value

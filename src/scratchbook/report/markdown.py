@@ -6,6 +6,9 @@ import re
 from typing import Any
 
 from scratchbook.comparison import Claim
+from scratchbook.comparison.tables import Pair, Row
+from scratchbook.config.specs import Spec
+from scratchbook.figures import shown
 from scratchbook.language import mark, tr
 from scratchbook.report.architecture import (
     setting_diff,
@@ -35,7 +38,7 @@ def notebook_markdown(notebook: Notebook, drawn: dict[str, str]) -> str:
     incomplete, mind = tr("Incomplete."), tr("Mind:")
     told = [f"**{incomplete}** {_line(text)}" for text in notebook.problems]
     told += [f"**{mind}** {_line(text)}" for text in cautions(notebook)]
-    blocks += [_quote(told), _quote([escape(text) for text in page.get("notes", [])])]
+    blocks += [_quote(told), _quote([escape(text) for text in page["notes"]])]
     if notebook.claims:
         blocks += [
             "## " + tr("Key results"),
@@ -62,11 +65,9 @@ def notebook_markdown(notebook: Notebook, drawn: dict[str, str]) -> str:
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
-def baseline_pairs(notebook: Notebook) -> list[dict[str, Any]]:
-    """The comparisons that the baseline is part of; all of them where there is no baseline."""
-    baseline = notebook.page.get("baseline")
-    if baseline is None:
-        return notebook.pairs
+def baseline_pairs(notebook: Notebook) -> list[Pair]:
+    """The comparisons that the baseline is part of."""
+    baseline = notebook.page["baseline"]
     return [row for row in notebook.pairs if baseline in (row["first"], row["second"])]
 
 
@@ -116,27 +117,27 @@ def _fenced(text: str, language: str = "") -> str:
 def _experiment(experiment: Experiment, notebook: Notebook, drawn: dict[str, str]) -> list[str]:
     declared, name = experiment.declared, experiment.name
     incomplete = tr("Incomplete.")
-    blocks = [f"## {escape(heading(declared))}"]
+    blocks = [f"## {escape(heading(name, declared['title']))}"]
     blocks.append(_quote([f"**{incomplete}** {_line(text)}" for text in experiment.missing]))
     first = experiment.runs[0] if experiment.runs else None
     if first is None:
         blocks.append(tr("No run of this experiment is here yet."))
     else:
-        blocks.append(f"### id: {_code(str(first.record['id']))}")
+        blocks.append(f"### id: {_code(first.record['id'])}")
         blocks.append(f"## arch: {escape(shorthand(first.record['layers']))}")
         blocks.append(_fenced(summary_table(first.record["layers"], first.record["parameters"])))
-    parent = notebook.specs.get(declared.get("parent") or "")
-    if parent is not None:
-        changed = _changes(parent, declared["spec"])
+    parent = declared["parent"]
+    if parent in notebook.specs:
+        changed = _changes(notebook.specs[parent], declared["spec"])
         blocks += [
-            tr("### changed against {parent}", parent=_line(declared["parent"])),
+            tr("### changed against {parent}", parent=_line(parent)),
             changed or tr("nothing"),
         ]
     blocks += ["### " + tr("hyper-parameters"), "\n".join(
         f"- {key}: {_code(value)}" for key, value in settings(declared["spec"]).items()
     )]  # fmt: skip
     said = [_line(text) for text in best_figures(experiment)]
-    said += [escape(text) for text in declared.get("notes", [])]
+    said += [escape(text) for text in declared["notes"]]
     said += [
         _line(f"{one.code}: {one.message} {one.advice}") for one in notebook.diagnosed.get(name, [])
     ]
@@ -157,7 +158,7 @@ def _experiment(experiment: Experiment, notebook: Notebook, drawn: dict[str, str
     return blocks
 
 
-def _changes(before: dict[str, Any], after: dict[str, Any]) -> str:
+def _changes(before: Spec, after: Spec) -> str:
     lines = [
         f"- {key}: {_code(old)} → {_code(new)}" for key, old, new in setting_diff(before, after)
     ]
@@ -186,7 +187,7 @@ def _figure(drawn: dict[str, str], name: str) -> list[str]:
 
 def _grid(grid: Grid, drawn: dict[str, str]) -> list[str]:
     return [
-        f"### {escape(heading({'name': grid.name, 'title': grid.title}))}",
+        f"### {escape(heading(grid.name, grid.title))}",
         tr(
             "{keys} over {n} experiments",
             keys=_line(", ".join(grid.paths)),
@@ -198,22 +199,20 @@ def _grid(grid: Grid, drawn: dict[str, str]) -> list[str]:
     ]
 
 
-def _compare_table(rows: list[dict[str, Any]]) -> str:
-    metrics = ["train_accuracy", "val_accuracy", "test_accuracy"]
+def _compare_table(rows: list[Row]) -> str:
+    columns = shown("notebook")
     head = [
         tr(name)
         for name in (
-            mark("experiment"), mark("parameters"), mark("best epoch"), mark("train"),
-            mark("validation"), mark("test"), mark("recorded"),
+            mark("experiment"), *(column.head for _, column in columns), mark("recorded"),
         )
     ]  # fmt: skip
     lines = [_table_row(head), _table_row(["---", *["---:"] * (len(head) - 1)])]
     for row in rows:
-        cells = [_line(row["experiment"]), _number(row.get("parameters"), ",.0f"),
-                 _number(row.get("best_epoch"), ".4g")]  # fmt: skip
-        for key in metrics:
-            text = _number(row.get(key), ".4f")
-            low, high = row.get(f"{key}_low"), row.get(f"{key}_high")
+        cells = [_line(row["experiment"])]
+        for figure, column in columns:
+            text = _number(row.get(figure.name), column.form)
+            low, high = row.get(f"{figure.name}_low"), row.get(f"{figure.name}_high")
             if text and low is not None and high is not None:
                 text += f" \\[{low:.3f}, {high:.3f}\\]"
             cells.append(text)

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 import matplotlib
@@ -19,6 +18,10 @@ from PIL import Image
 
 from scratchbook.language import tr
 from scratchbook.report.svg import ACCENT, INK, SVG, finish_svg, plain
+from scratchbook.results.records import CamMaps
+
+if TYPE_CHECKING:
+    from scratchbook.report.loading import Mistake
 
 CELL = 88  # pixels a picture takes in a sheet
 GAP = 10
@@ -26,9 +29,7 @@ LINE = 15  # pixels a line of text takes
 STORED = 168  # pixels a picture is stored with at most: sharp on a fine screen and when enlarged
 
 
-def cam_sheet(
-    cam: dict[str, Any], pictures: Sequence[np.ndarray | None], own_scale: bool = False
-) -> str:
+def cam_sheet(cam: CamMaps, pictures: Sequence[np.ndarray | None], own_scale: bool = False) -> str:
     """Images × epochs, each map laid over its picture, with the probability of the true class.
 
     The positive part of the maps is drawn twice: in one scale an image row, where the strongest
@@ -37,15 +38,14 @@ def cam_sheet(
     `row-scale` and `own-scale`. A mark tells where the predicted class is not the epoch before's.
 
     Args:
-        cam: the arrays and attributes of cam.h5.
+        cam: the maps.
         pictures: uint8 (h, w, 3) of each image, or None where the data are not at hand.
         own_scale: hide the row's scale instead of the maps' own.
     """
-    maps, epochs, labels = cam["maps"], cam["epochs"], cam["labels"]
-    classes = json.loads(cam["class_names"])
-    predicted = cam["probability"].argmax(axis=2)  # (epoch, image)
-    positive = np.maximum(np.nan_to_num(maps), 0)  # (epoch, image, h, w)
-    aspect = _aspect(pictures, json.loads(cam["input_size"]))
+    epochs, labels, classes = cam.epochs, cam.labels, cam.class_names
+    predicted = cam.probability.argmax(axis=2)  # (epoch, image)
+    positive = np.maximum(np.nan_to_num(cam.maps), 0)  # (epoch, image, h, w)
+    aspect = _aspect(pictures, cam.input_size)
     height = round(CELL * aspect)
     sheet = _Sheet(columns=len(epochs) + 1, rows=len(labels), height=height, lines=2, head=2 * LINE)
     for column, epoch in enumerate(epochs, start=1):
@@ -72,41 +72,42 @@ def cam_sheet(
             right = answer == label
             sheet.text(
                 column, row, 0,
-                f"{cam['probability'][at, row, label]:.2f}{'' if right else ' ✗'}",
+                f"{cam.probability[at, row, label]:.2f}{'' if right else ' ✗'}",
             )  # fmt: skip
             if changed:
                 sheet.text(column, row, 1, f"▸ {_short(classes[answer])}", color=ACCENT)
                 sheet.frame(column, row)
-        share = ", ".join(f"{p:.2f}" for p in cam["probability"][:, row, label])
+        share = ", ".join(f"{p:.2f}" for p in cam.probability[:, row, label])
         said.append(f"{classes[label]}: {share}")
     listed = ", ".join(str(epoch) for epoch in epochs)
     return sheet.svg(
         tr(
             "Grad-CAM at layer {layer} in epochs {epochs}; probability of the true class by "
             "image: {images}",
-            layer=cam["layer"],
+            layer=cam.layer,
             epochs=listed,
             images="; ".join(said),
         )
     )
 
 
-def mistake_sheet(mistakes: Sequence[dict[str, Any]], columns: int = 6) -> str:
+def mistake_sheet(mistakes: Sequence[Mistake], columns: int = 6) -> str:
     """The most confident mistakes, as `read_mistakes` returns them."""
-    pictures = [m["picture"] for m in mistakes]
+    pictures = [mistake.picture for mistake in mistakes]
     aspect = _aspect(pictures, (1, 1))
     columns = min(columns, len(mistakes))
     rows = -(-len(mistakes) // columns)
     sheet = _Sheet(columns=columns, rows=rows, height=round(CELL * aspect), lines=3, head=0)
     for i, mistake in enumerate(mistakes):
         row, column = divmod(i, columns)
-        sheet.use(column, row, sheet.store(mistake["picture"]))
-        sheet.text(column, row, 0, f"{_short(mistake['predicted'])} {mistake['probability']:.2f}",
+        sheet.use(column, row, sheet.store(mistake.picture))
+        sheet.text(column, row, 0, f"{_short(mistake.predicted)} {mistake.probability:.2f}",
                    color=ACCENT)  # fmt: skip
-        sheet.text(column, row, 1, tr("is {name}", name=_short(mistake["true"])))
-        sheet.text(column, row, 2, _short(mistake["name"], 14), faint=True)
+        sheet.text(column, row, 1, tr("is {name}", name=_short(mistake.true)))
+        sheet.text(column, row, 2, _short(mistake.name, 14), faint=True)
     said = "; ".join(
-        tr("{name}: {true} taken for {predicted} with {probability:.2f}", **m) for m in mistakes
+        tr("{name}: {true} taken for {predicted} with {probability:.2f}", **vars(m))
+        for m in mistakes
     )
     return sheet.svg(
         tr("The {count} most confident mistakes. {mistakes}", count=len(mistakes), mistakes=said)

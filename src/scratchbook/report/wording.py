@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
 import pandas as pd
 
 from scratchbook import language
+from scratchbook.figures import FIGURES
 from scratchbook.language import mark, tr
 from scratchbook.report.loading import Experiment, Notebook
 
@@ -18,20 +20,7 @@ ACCURACIES = {
     "validation": mark("val accu"),
     "test": mark("test accu"),
 }
-METRICS = {
-    "accuracy": mark("accuracy"),
-    "train_accuracy": mark("train accuracy"),
-    "val_accuracy": mark("val accuracy"),
-    "test_accuracy": mark("test accuracy"),
-    "loss": mark("loss"),
-    "train_loss": mark("train loss"),
-    "val_loss": mark("val loss"),
-    "test_loss": mark("test loss"),
-    "parameters": mark("parameters"),
-    "epoch": mark("epoch"),
-    "epochs": mark("epochs"),
-    "best_epoch": mark("best epoch"),
-}
+CURVES = {"accuracy": mark("accuracy"), "loss": mark("loss"), "epoch": mark("epoch")}
 SPLITS = {
     "train": mark("train"),
     "validation": mark("validation"),
@@ -43,7 +32,9 @@ PREFIXES = (mark("train"), mark("val"), mark("test"))  # of recorded_metric
 
 def metric_name(key: str) -> str:
     """`val accuracy` of `val_accuracy`; a key that is not known keeps its words."""
-    return tr(METRICS[key]) if key in METRICS else key.replace("_", " ")
+    if key in FIGURES:
+        return tr(FIGURES[key].label)
+    return tr(CURVES[key]) if key in CURVES else key.replace("_", " ")
 
 
 def split_name(split: str) -> str:
@@ -51,15 +42,14 @@ def split_name(split: str) -> str:
     return tr(SPLITS[split]) if split in SPLITS else split
 
 
-def heading(declared: dict[str, Any], dash: str = "-") -> str:
+def heading(name: str, title: str, dash: str = "-") -> str:
     """`train 2 - better arch`, as the seeds head their experiments.
 
     An experiment that is named otherwise keeps its name: `dropout - 300 images and dropout`.
     """
-    name = str(declared["name"])
     numbered = re.fullmatch(r"train[-_ ]?(\d+)", name)
     label = f"train {numbered.group(1)}" if numbered else name
-    title = " ".join(str(declared.get("title") or "").split())
+    title = " ".join(title.split())
     # A title that begins with the name would say it twice.
     title = re.sub(rf"^{re.escape(label)}\s*[-–:]\s*|^{re.escape(name)}\s*[-–:]\s*", "", title)
     return f"{label} {dash} {title}" if title and title != label else label
@@ -83,9 +73,9 @@ def best_figures(experiment: Experiment) -> list[str]:
                 seed=run.seed,
             )
         )
-    recorded = experiment.declared.get("recorded") or {}
+    recorded = experiment.declared["recorded"]
     if recorded:
-        told = ", ".join(f"{key} {value}" for key, value in recorded.items() if value is not None)
+        told = ", ".join(f"{key} {value}" for key, value in recorded.items())
         lines.append(tr("recorded before: {figures}", figures=told))
     return lines
 
@@ -112,9 +102,9 @@ def settling(drift: pd.DataFrame | None) -> str:
 def weights_lines(experiment: Experiment) -> list[str]:
     """The file that holds each run's best weights, from the experiment's folder."""
     return [
-        f"{run.folder.name}/checkpoints/{checkpoint['file']}"
+        f"{run.files.folder.name}/{run.files.checkpoints.name}/{checkpoint['file']}"
         for run in experiment.runs
-        for checkpoint in run.record.get("checkpoints", [])
+        for checkpoint in run.record["checkpoints"]
         if "best" in checkpoint["kept_for"]
     ]
 
@@ -174,7 +164,7 @@ def date(stamp: str) -> str:
 def cautions(notebook: Notebook) -> list[str]:
     """What a reader must know before he believes a figure of the page."""
     told = []
-    if notebook.page.get("smoke"):
+    if notebook.page["smoke"]:
         told.append(
             tr(
                 "This is a smoke run: one epoch on a sliver of the data, to see that all works. "
@@ -183,12 +173,28 @@ def cautions(notebook: Notebook) -> list[str]:
         )
     told += [f"{one.code}: {one.message} {one.advice}" for one in notebook.diagnoses
              if not one.experiment]  # fmt: skip
-    commits = {(run.record.get("git") or {}).get("commit") for run in notebook.runs}
+    commits = {run.record["git"]["commit"] for run in notebook.runs}
     if len(commits) > 1:
         told.append(tr("Its runs were made by different commits of the code."))
     if len({run.record["data"]["sha256"] for run in notebook.runs}) > 1:
         told.append(tr("Its runs were made on different versions of the data."))
     return told
+
+
+def cell(value: Any, form: str) -> str:
+    """A value of a table by its column's form; a dash for nothing."""
+    if form in FORMS:
+        return FORMS[form](value)
+    return format(value, form) if _known(value) else "–"
+
+
+FORMS: dict[str, Callable[[Any], str]] = {
+    "percent": percent,
+    "points": points,
+    "count": count,
+    "duration": duration,
+    "operations": operations,
+}
 
 
 def _known(value: Any) -> bool:

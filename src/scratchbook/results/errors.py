@@ -10,8 +10,6 @@ from typing import ParamSpec, TypeVar
 
 from scratchbook.config.errors import ScratchbookError
 
-from .paths import RunFiles
-
 P = ParamSpec("P")
 T = TypeVar("T")
 _ABSENT = {  # what it means that a file is not there
@@ -23,13 +21,13 @@ _ABSENT = {  # what it means that a file is not there
 
 
 class ResultError(ScratchbookError):
-    """A file of results that cannot be used. `brief` is the same in a few words, without its place,
-    to follow the name of a run."""
+    """A file of results that cannot be used: which one, and `brief`, in a few words, what of it, to
+    follow the name of a run."""
 
     def __init__(self, file: Path, brief: str, whole: str) -> None:
-        run = RunFiles(file.parent)
-        of_run = file.parent.name.startswith("seed")
-        who = f"{run.folder.parent.name} seed {run.folder.name[4:]} " if of_run else ""
+        folder = file.parent
+        of_run = folder.name.startswith("seed")
+        who = f"{folder.parent.name} seed {folder.name[4:]} " if of_run else ""
         super().__init__(f"{who}{whole}")
         self.file, self.brief = file, brief
 

@@ -114,6 +114,21 @@ class Results:
         return sorted(found, key=lambda run: (run.folder.parent, run.seed))
 
     @property
+    def report(self) -> Path:
+        """The page of smoke runs; that of real ones lies in the project's folder."""
+        return self.root / "report.html"
+
+    @property
+    def records(self) -> Path:
+        """In a bucket, a copy of Snakemake's records."""
+        return self.root / "records.tar.gz"
+
+    @property
+    def networks_checked(self) -> Path:
+        """Which networks were built without a mistake before."""
+        return self.root / "networks-checked"
+
+    @property
     def partial(self) -> Results:
         """Where tables and figures of a page with missing runs go."""
         return Results(self.root / "partial")
@@ -145,6 +160,10 @@ class Results:
     def benchmark(self, log: Path) -> Path:
         """Time and memory of the job with that log."""
         return self.root / "benchmarks" / log.relative_to(self.root / "logs").with_suffix(".tsv")
+
+    def begun(self, notebook: str) -> bool:
+        """Whether a job of any of its runs has said something."""
+        return (self.root / "logs" / notebook).is_dir()
 
     def seeds_begun(self, notebook: str, experiment: str) -> set[int]:
         """Of the runs that have left anything: results, a log, a state, their progress."""

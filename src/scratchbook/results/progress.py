@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 from typing import Literal, TypedDict
 
-Stage = Literal["preparing", "training", "evaluating", "mapping", "measuring drift"]
+Stage = Literal["training", "mapping"]
+"""Of the jobs of a run that take long; the others tell nothing."""
 
 
 class Progress(TypedDict, total=False):

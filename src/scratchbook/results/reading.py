@@ -42,14 +42,22 @@ def read_metrics(run: RunFiles) -> Metrics:
     return _read_json(run.metrics, Metrics)
 
 
-def read_history(run: RunFiles) -> History:
-    """history.csv, of one epoch at least."""
+def read_epochs(run: RunFiles) -> list[Epoch]:
+    """The rows of history.csv, one at least; a cell that is empty or no number is NaN."""
     with usable(run.history), run.history.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
         missing = [name for name in Epoch.__annotations__ if not rows or name not in rows[0]]
         if missing:
             raise ValueError(f"no column or row of {', '.join(missing)}")
-        return History({name: np.array([_number(row[name]) for row in rows]) for name in rows[0]})
+        return [{name: _number(row[name]) for name in row} for row in rows]  # type: ignore[misc]
+
+
+def read_history(run: RunFiles) -> History:
+    """The columns of history.csv."""
+    import numpy as np
+
+    rows: list[Any] = list(read_epochs(run))
+    return History({name: np.array([row[name] for row in rows]) for name in rows[0]})
 
 
 class Predictions:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NotRequired
+from typing import TYPE_CHECKING, Any, Literal, NotRequired
 
-import numpy as np
 from typing_extensions import TypedDict  # which pydantic can check, before Python 3.12 too
 
 from scratchbook.config.specs import Spec
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SPLITS = ("train", "validation", "test")
 
@@ -134,8 +136,9 @@ class History:
 
     def at(self, epoch: int | None) -> dict[str, float] | None:
         """The row of an epoch, if the run came so far."""
-        for row in np.flatnonzero(self["epoch"] == epoch):
-            return {name: float(values[row]) for name, values in self.columns.items()}
+        for row, number in enumerate(self["epoch"]):
+            if number == epoch:
+                return {name: float(values[row]) for name, values in self.columns.items()}
         return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree
 
@@ -19,6 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from scratchbook.language import mark, tr
 from scratchbook.report.svg import ACCENT, INK, finish_svg
 from scratchbook.report.wording import metric_name, split_name
+from scratchbook.results.records import History, ReliabilityBin
 
 STYLE = {  # on top of matplotlib's own defaults, whatever the user's matplotlibrc says
     "svg.hashsalt": "scratchbook",
@@ -45,7 +47,7 @@ STYLE = {  # on top of matplotlib's own defaults, whatever the user's matplotlib
 }
 
 
-def curves(histories: dict[int, pd.DataFrame], best: dict[int, int], key: str, split: str) -> str:
+def curves(histories: dict[int, History], best: dict[int, int], key: str, split: str) -> str:
     """Accuracy or loss by epoch, train dashed and `split` solid, the best epoch ringed.
 
     Args:
@@ -58,16 +60,14 @@ def curves(histories: dict[int, pd.DataFrame], best: dict[int, int], key: str, s
         figure, axes = _panel(4.3, 2.6)
         ends: list[tuple[float, float, str, str]] = []
         for i, (seed, history) in enumerate(histories.items()):
-            x = history["epoch"].to_numpy(float)
-            train = history[key].to_numpy(float)
-            held = history[f"val_{key}"].to_numpy(float)
+            x, train, held = history["epoch"], history[key], history[f"val_{key}"]
             weight = 1.7 if i == 0 else 0.9
             axes.plot(x, train, color=INK, alpha=0.75, lw=weight * 0.7, ls=(0, (4, 2)))
             axes.plot(x, held, color=ACCENT, lw=weight, alpha=1 if i == 0 else 0.75)
-            at = np.flatnonzero(x == best.get(seed, -1))
+            at = np.flatnonzero(x == best[seed])
             if len(at):
                 axes.plot(x[at], held[at], "o", ms=6, mfc="none", mec=ACCENT, mew=1.2)
-            if i == 0 and len(x):
+            if i == 0:
                 ends = [
                     (x[-1], train[-1], split_name("train"), INK),
                     (x[-1], held[-1], split_name(split), ACCENT),
@@ -81,38 +81,48 @@ def curves(histories: dict[int, pd.DataFrame], best: dict[int, int], key: str, s
         return _svg(figure, _curves_alt(histories, best, key, split))
 
 
-def forest(rows: Sequence[dict[str, Any]], metric: str, baseline: str | None) -> str:
+@dataclass(frozen=True)
+class Estimate:
+    """A figure of an experiment: fractions, NaN where they are not known."""
+
+    experiment: str
+    value: float
+    low: float
+    high: float
+    values: list[float]  # each seed's
+
+
+def forest(rows: Sequence[Estimate], metric: str, baseline: str) -> str:
     """Each experiment's mean, its interval and every seed's own value, in the order of `rows`.
 
     Args:
-        rows: dicts of `experiment`, `value`, `low`, `high` (fractions, may be NaN), `values`.
+        rows: the experiments.
         metric: what they are, for the axis.
         baseline: the experiment that the vertical line goes through.
     """
     with style_context(["default", STYLE]):
-        widest = max((len(row["experiment"]) for row in rows), default=5)
+        widest = max((len(row.experiment) for row in rows), default=5)
         left = min(0.34, 0.03 + 0.0095 * widest)
         height = 0.62 + 0.26 * len(rows)
         figure = Figure(figsize=(7.2, height))
         axes = figure.add_axes((left, 0.45 / height, 0.97 - left, 1 - 0.52 / height))
         for y, row in enumerate(rows):
-            is_baseline = row["experiment"] == baseline
-            if is_baseline and np.isfinite(row["value"]):
-                axes.axvline(100 * row["value"], color=INK, alpha=0.5, lw=0.8, ls=(0, (2, 2)))
-            axes.plot([100 * row["low"], 100 * row["high"]], [y, y], color=ACCENT, lw=1.6)
-            values = 100 * np.asarray(row["values"], dtype=float)
+            is_baseline = row.experiment == baseline
+            if is_baseline and np.isfinite(row.value):
+                axes.axvline(100 * row.value, color=INK, alpha=0.5, lw=0.8, ls=(0, (2, 2)))
+            axes.plot([100 * row.low, 100 * row.high], [y, y], color=ACCENT, lw=1.6)
+            values = 100 * np.asarray(row.values, dtype=float)
             axes.plot(values, np.full(len(values), y), "|", color=INK, alpha=0.6, ms=7, mew=0.8)
             axes.plot(
-                100 * row["value"], y, "o" if not is_baseline else "D", color=ACCENT,
+                100 * row.value, y, "o" if not is_baseline else "D", color=ACCENT,
                 ms=5.5 if not is_baseline else 5,
             )  # fmt: skip
-        axes.set_yticks(range(len(rows)), [row["experiment"] for row in rows])
+        axes.set_yticks(range(len(rows)), [row.experiment for row in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.spines["left"].set_visible(False)
         _finish(axes, f"{metric_name(metric)}, %", "", grid="x")
         said = [
-            f"{row['experiment']} {_percent(row['value'])}"
-            f" [{_percent(row['low'])}, {_percent(row['high'])}]"
+            f"{row.experiment} {_percent(row.value)} [{_percent(row.low)}, {_percent(row.high)}]"
             for row in rows
         ]
         return _svg(
@@ -185,14 +195,14 @@ def response_map(points: Sequence[Point], paths: Sequence[str], metric: str) -> 
 MAP_NUMBERS = 12  # columns of a map whose cells are wide enough for a number
 
 
-def reliability(bins: Sequence[dict[str, Any]], ece: float) -> str:
+def reliability(bins: Sequence[ReliabilityBin], ece: float) -> str:
     """Accuracy by stated confidence: a dot a bin, its area by the number of images in it."""
     filled = [b for b in bins if b["n"]]
     with style_context(["default", STYLE]):
         figure, axes = _panel(3.0, 2.8)
         axes.plot([0, 1], [0, 1], color=INK, alpha=0.45, lw=0.8, ls=(0, (2, 2)))
-        x = [b["confidence"] for b in filled]
-        y = [b["accuracy"] for b in filled]
+        x = np.array([b["confidence"] for b in filled], dtype=float)
+        y = np.array([b["accuracy"] for b in filled], dtype=float)
         n = np.array([b["n"] for b in filled], dtype=float)
         axes.plot(x, y, color=ACCENT, lw=1.0, alpha=0.3)
         if len(n):
@@ -357,29 +367,23 @@ def _response_alt(points: Sequence[Point], paths: Sequence[str], metric: str) ->
     )
 
 
-def _curves_alt(
-    histories: dict[int, pd.DataFrame], best: dict[int, int], key: str, split: str
-) -> str:
+def _curves_alt(histories: dict[int, History], best: dict[int, int], key: str, split: str) -> str:
     said = []
     for seed, history in histories.items():
-        if not len(history):
-            continue
-        last = history.iloc[-1]
         text = tr(
             "seed {seed}: after epoch {epoch:.0f} train {train:.3f}, {split} {held:.3f}",
             seed=seed,
-            epoch=last["epoch"],
-            train=last[key],
+            epoch=history["epoch"][-1],
+            train=history[key][-1],
             split=split_name(split),
-            held=last[f"val_{key}"],
+            held=history[f"val_{key}"][-1],
         )
-        at = history[history["epoch"] == best.get(seed, -1)]
-        if len(at):
+        if at := history.at(best[seed]):
             text += tr(
                 "; at the best epoch {epoch} {split} {held:.3f}",
                 epoch=best[seed],
                 split=split_name(split),
-                held=at.iloc[0][f"val_{key}"],
+                held=at[f"val_{key}"],
             )
         said.append(text)
     return tr("{metric} by epoch; {seeds}", metric=metric_name(key), seeds="; ".join(said))
