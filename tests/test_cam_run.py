@@ -26,7 +26,7 @@ SEED = 3
 def spec(first: dict[str, Any], **more: Any) -> dict[str, Any]:
     head = ["GlobalAveragePooling2D", {"Dense": {"units": 2, "activation": "softmax"}}]
     layers = [layer_object(entry) for entry in (first, *head)]
-    return make_spec("shapes", "few", layers=layers, epochs=1, **more)
+    return make_spec(layers=layers, epochs=1, **more)
 
 
 def trained(folder: Path, declared: dict[str, Any], seed: int) -> RunFiles:

@@ -14,6 +14,7 @@ from rocrate.rocrate import ROCrate
 from projects import REPOSITORY
 from result_trees import make_page
 from scratchbook.crate import write_crate
+from scratchbook.results.paths import Results
 from test_report import make_all, make_data
 
 CONFIG = ["config/config.yaml", "config/datasets.yaml"]
@@ -23,8 +24,9 @@ WORKFLOW = {"File", "SoftwareSourceCode", "ComputationalWorkflow"}
 def describe(root: Path, page: dict[str, Any]) -> Path:
     output = root / "ro-crate-metadata.json"
     write_crate(
-        [page], "results", output, snakefile="Snakefile", trainer="workflow/scripts/train_run.py",
-        config=CONFIG, report="report.html", licence="LICENSE",
+        [page], Results(Path("results")), output, snakefile="Snakefile",
+        trainer="workflow/scripts/train_run.py", config=CONFIG, report="report.html",
+        licence="LICENSE",
     )  # fmt: skip
     return output
 

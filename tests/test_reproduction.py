@@ -16,7 +16,7 @@ from scratchbook.cli.listing import reproduced
 from scratchbook.config.errors import ScratchbookError
 from scratchbook.reproduction import collect_records, reproduction_page
 from scratchbook.results.errors import DamagedError
-from scratchbook.results.paths import Results
+from scratchbook.results.paths import Results, RunFiles
 
 
 @pytest.fixture
@@ -83,7 +83,8 @@ def test_a_whole_number_ends_in_no_point(
 
 def test_the_findings_are_those_that_the_notebook_wants(page: dict, tmp_path: Path) -> None:
     def findings(**wanted) -> str:
-        text = reproduction_page([page | {"diagnoses": wanted}], Results(tmp_path / "records"), {})
+        declared = page | {"diagnoses": page["diagnoses"] | wanted}
+        text = reproduction_page([declared], Results(tmp_path / "records"), {})
         return row_of(text, "train1")[9]
 
     assert findings() == "UNDERTRAINED"
@@ -116,18 +117,18 @@ def test_the_listed_accuracy_is_of_the_recorded_split_and_of_the_projects_seeds(
 ) -> None:
     page = make_page(seeds=(0, 1, 2))
     make_results(tmp_path, page)
-    folder = tmp_path / "shapes/train1"
-    measured = [json.loads((folder / f"seed{n}/metrics.json").read_text()) for n in (0, 1, 2)]
+    runs = [RunFiles(tmp_path / f"shapes/train1/seed{n}") for n in (0, 1, 2)]
+    measured = [json.loads(run.metrics.read_text()) for run in runs]
     values = [one["splits"]["validation"]["accuracy"]["value"] for one in measured]
     wrong: list[str] = []
-    assert reproduced([folder / "seed0", folder / "seed1"], wrong) == fmean(values[:2])
-    assert reproduced([folder / "seed7"], wrong) is None
+    assert reproduced(runs[:2], wrong) == fmean(values[:2])
+    assert reproduced([RunFiles(tmp_path / "shapes/train1/seed7")], wrong) is None
     assert wrong == []
-    (folder / "seed1/metrics.json").write_text("{")
-    (folder / "seed2/metrics.json").write_text("{}")
-    assert reproduced([folder / f"seed{n}" for n in (0, 1, 2)], wrong) == values[0]
-    assert [line.split(":")[0] for line in wrong] == [
-        str(folder / f"seed{n}/metrics.json") for n in (1, 2)
+    runs[1].metrics.write_text("{")
+    runs[2].metrics.write_text("{}")
+    assert reproduced(runs, wrong) == values[0]
+    assert [line.split(": ")[0] for line in wrong] == [
+        f"train1 seed {run.seed} has an unreadable {run.metrics}" for run in runs[1:]
     ]
 
 
@@ -140,7 +141,7 @@ def test_the_list_tells_an_unreadable_file_below_its_table(tmp_path: Path) -> No
     answer = scratchbook(project, "list", "halves")
     assert answer.returncode == 1
     assert "wide" in answer.stdout
-    assert "wide/seed0/metrics.json: cannot be read" in answer.stderr
+    assert "unreadable results/halves/wide/seed0/metrics.json" in answer.stderr
     assert "seed7" not in answer.stderr
     assert "Traceback" not in answer.stderr
 

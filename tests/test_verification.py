@@ -12,35 +12,38 @@ import numpy as np
 import pytest
 
 from projects import scratchbook, snakemake
-from scratchbook.config.errors import ScratchbookError
+from result_trees import make_run, make_spec
+from scratchbook.results.errors import DamagedError, MissingError
+from scratchbook.results.paths import Results, RunFiles
+from scratchbook.results.reading import read_record
+from scratchbook.results.records import SPLITS
 from scratchbook.verification import changed_circumstances, first_difference, verify_run
 
-RUN = {
-    "spec": {}, "seed": 0, "backend": "tensorflow", "precision": "float32", "python": "3.11.7",
-    "hardware": {"threads": 1, "cpu": "A", "gpus": []}, "packages": {"keras": "3.15.1"},
-    "git": {"commit": None}, "data": {"dataset": "shapes", "sha256": "d1"},
-    "weights_sha256": {"best": "b" * 64, "final": "f" * 64},
-}  # fmt: skip
+EPOCHS = (
+    "epoch,loss,accuracy,val_loss,val_accuracy,learning_rate,seconds\n"
+    "1,0.5,0.1,0.7,nan,0.01,3\n"
+    "2,0.4,0.2,0.6,0.2,0.01,3\n"
+)
 
 
-def write_run(folder: Path) -> Path:
-    folder.mkdir()
-    (folder / "run.json").write_text(json.dumps(RUN))
-    (folder / "history.csv").write_text("epoch,loss,val_loss,seconds\n1,0.5,0.7,3\n2,0.4,0.6,3\n")
-    with h5py.File(folder / "predictions.h5", "w") as file:
-        file["best/test/logits"] = np.zeros((4, 3), np.float32)
-        file["last/test/logits"] = np.zeros((4, 3), np.float32)
-    return folder
-
-
-@pytest.fixture
-def kept(tmp_path: Path) -> Path:
-    return write_run(tmp_path / "kept")
+def write_run(folder: Path) -> RunFiles:
+    spec, counts = make_spec(), dict.fromkeys(SPLITS, 4)
+    make_run(folder, spec, 0, classes=("x", "y", "z"), counts=counts, accuracy=0.5)
+    run = RunFiles(folder)
+    run.history.write_text(EPOCHS)
+    with h5py.File(run.predictions, "a") as file:
+        file["last/test/logits"][0] = np.nan
+    return run
 
 
 @pytest.fixture
-def again(tmp_path: Path) -> Path:
-    return write_run(tmp_path / "again")
+def kept(tmp_path: Path) -> RunFiles:
+    return write_run(tmp_path / "kept/seed0")
+
+
+@pytest.fixture
+def again(tmp_path: Path) -> RunFiles:
+    return write_run(tmp_path / "again/seed0")
 
 
 def edit(file: Path, before: str, after: str) -> None:
@@ -49,59 +52,76 @@ def edit(file: Path, before: str, after: str) -> None:
     file.write_text(text.replace(before, after, 1))
 
 
-def test_runs_that_took_another_time_are_identical(kept: Path, again: Path) -> None:
-    edit(again / "history.csv", "0.7,3", "0.7,9")
+def test_runs_that_took_another_time_are_identical(kept: RunFiles, again: RunFiles) -> None:
+    edit(again.history, "nan,0.01,3", "nan,0.01,9")
     assert first_difference(kept, again) == ""
 
 
-def test_the_first_epoch_and_column_that_differ_are_named(kept: Path, again: Path) -> None:
-    edit(again / "history.csv", "2,0.4,0.6", "2,0.41,0.61")
-    edit(again / "run.json", "b" * 64, "c" * 64)
+def test_the_first_epoch_and_column_that_differ_are_named(kept: RunFiles, again: RunFiles) -> None:
+    edit(again.history, "2,0.4,0.2,0.6", "2,0.41,0.2,0.61")
+    edit(again.record, "b" * 64, "c" * 64)
     assert first_difference(kept, again) == "epoch 2, loss: 0.4, now 0.41"
 
 
-def test_a_missing_epoch_is_a_difference(kept: Path, again: Path) -> None:
-    edit(again / "history.csv", "2,0.4,0.6,3\n", "")
+def test_a_number_is_not_what_is_none_and_a_column_more_is_a_difference(
+    kept: RunFiles, again: RunFiles
+) -> None:
+    edit(again.history, "nan", "0.1")
+    assert first_difference(kept, again) == "epoch 1, val_accuracy: nan, now 0.1"
+    again.history.write_text(EPOCHS.replace("\n", ",1\n").replace("seconds,1", "seconds,more"))
+    assert first_difference(kept, again) == "epoch 1, more: None, now 1.0"
+
+
+def test_a_missing_epoch_is_a_difference(kept: RunFiles, again: RunFiles) -> None:
+    edit(again.history, EPOCHS.splitlines(keepends=True)[2], "")
     assert first_difference(kept, again) == "epoch 2: only in the results"
     assert first_difference(again, kept) == "epoch 2: only in the repeated run"
 
 
-@pytest.mark.parametrize(("name", "letter"), [("best", "b"), ("final", "f")])
+@pytest.mark.parametrize(("name", "letter"), [("best", "a"), ("final", "b")])
 def test_weights_are_compared_after_the_history(
-    kept: Path, again: Path, name: str, letter: str
+    kept: RunFiles, again: RunFiles, name: str, letter: str
 ) -> None:
-    edit(again / "run.json", letter * 64, "0" * 64)
+    edit(again.record, letter * 64, "0" * 64)
     difference = first_difference(kept, again)
     assert difference == f"the {name} weights: sha256 {letter * 12}…, now {'0' * 12}…"
 
 
-def test_predictions_are_compared_last(kept: Path, again: Path) -> None:
-    with h5py.File(again / "predictions.h5", "a") as file:
-        file["last/test/logits"][2, 1] = 1e-7
+def test_predictions_are_compared_last(kept: RunFiles, again: RunFiles) -> None:
+    with h5py.File(again.predictions, "a") as file:
+        file["last/test/logits"][2, 1] += 1e-6
     assert "predictions, last/test/logits, row 2" in first_difference(kept, again)
-    with h5py.File(again / "predictions.h5", "a") as file:
+    with h5py.File(again.predictions, "a") as file:
+        file["last/test/logits"][0, 1] = 0
+    assert "predictions, last/test/logits, row 0: [nan nan nan]" in first_difference(kept, again)
+    with h5py.File(again.predictions, "a") as file:
         del file["best"]
-    assert "best/test/logits: only in the results" in first_difference(kept, again)
+    assert "best/test/index: only in the results" in first_difference(kept, again)
 
 
-def test_other_circumstances_are_named() -> None:
-    now = {**RUN, "packages": {"keras": "4.0", "jax": "1"}, "data": {"sha256": "d2"}}
-    assert changed_circumstances(RUN, now) == ["data", "jax", "keras"]
-    assert changed_circumstances(RUN, RUN) == []
+def test_other_circumstances_are_named(kept: RunFiles) -> None:
+    then = read_record(kept)
+    packages = then["packages"] | {"keras": "4.0", "jax": "1"}
+    now = {**then, "packages": packages, "data": {**then["data"], "sha256": "d2"}}
+    assert changed_circumstances(then, now) == ["data", "jax", "keras"]
+    assert changed_circumstances(then, then) == []
 
 
-def test_what_is_missing_or_damaged_is_named(kept: Path, tmp_path: Path) -> None:
+def test_what_is_missing_or_damaged_is_named(kept: RunFiles, tmp_path: Path) -> None:
     def verify() -> None:
-        verify_run(tmp_path, Path("kept"), tmp_path / "scratch", tmp_path)
+        verify_run(Results(tmp_path), kept, tmp_path / "scratch", tmp_path)
 
-    (kept / "run.json").write_text('{"seed": 0}')
-    with pytest.raises(ScratchbookError, match=r"kept/run.json does not say spec, backend"):
+    kept.predictions.unlink()
+    with pytest.raises(MissingError, match=r"there is no .*kept/seed0/predictions\.h5"):
         verify()
-    (kept / "run.json").write_text("")
-    with pytest.raises(ScratchbookError, match=r"kept/run.json is damaged"):
+    kept.history.unlink()
+    with pytest.raises(MissingError, match=r"there is no .*kept/seed0/history\.csv"):
         verify()
-    (kept / "history.csv").unlink()
-    with pytest.raises(ScratchbookError, match=r"kept/history.csv is missing"):
+    edit(kept.record, '"backend"', '"was backend"')
+    with pytest.raises(DamagedError, match=r"kept/seed0/run\.json: backend: Field required"):
+        verify()
+    kept.record.write_text("")
+    with pytest.raises(DamagedError, match=r"kept seed 0 has an unreadable .*run\.json"):
         verify()
 
 
@@ -133,7 +153,7 @@ def test_an_untouched_project_is_identical_and_a_changed_number_is_found(project
     shutil.rmtree(history.parent)
     answer = scratchbook(project, "verify", "halves", "--experiments", "wide")
     assert answer.returncode == 1
-    assert "wide/seed0: not verified: results/halves/wide/seed0/run.json is miss" in answer.stdout
+    assert "halves/wide/seed0: not verified: wide seed 0 was not trained" in answer.stdout
 
 
 def test_a_run_has_the_threads_it_declares_however_few_cores_there_are(project: Path) -> None:

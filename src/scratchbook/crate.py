@@ -7,18 +7,21 @@ is the project's folder; everything is told from the files, so the same files gi
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import h5py
 from rocrate.model.contextentity import ContextEntity
 from rocrate.model.entity import Entity
 from rocrate.rocrate import ROCrate
 
-from scratchbook.files import write_json
+from scratchbook.config.specs import Page
+from scratchbook.results.files import write_json
+from scratchbook.results.paths import Results, RunFiles
+from scratchbook.results.prepared import Prepared
+from scratchbook.results.reading import read_record
+from scratchbook.results.records import RunRecord
 
 PROFILES = {
     "https://w3id.org/ro/wfrun/process/0.5": ("Process Run Crate", "0.5"),
@@ -39,8 +42,8 @@ FORMATS = {
 
 
 def write_crate(
-    pages: Sequence[dict[str, Any]],
-    results: str,
+    pages: Sequence[Page],
+    results: Results,
     output: Path,
     *,
     snakefile: str,
@@ -53,7 +56,7 @@ def write_crate(
 
     Args:
         pages: the notebooks' text and resolved specs.
-        results: the folder that holds {notebook}/ and data/.
+        results: of the runs.
         output: ro-crate-metadata.json.
         snakefile: the workflow.
         trainer: the script that every run is an execution of.
@@ -61,17 +64,17 @@ def write_crate(
         report: the page.
         licence: the file of the project's licence.
     """
-    root = Path(output).parent
+    root = output.parent
     records = {
-        place: json.loads((root / place / "run.json").read_text(encoding="utf-8"))
+        run: read_record(RunFiles(root / run.folder))
         for page in pages
         for experiment in page["experiments"]
         for seed in page["seeds"]
-        for place in [f"{results}/{page['name']}/{experiment['name']}/seed{seed}"]
+        for run in [results.run(page["name"], experiment["name"], seed)]
     }
     crate = ROCrate(version="1.1")
-    crate.name = ", ".join(str(page["title"]) for page in pages)
-    crate.description = " ".join(str(page["goal"]) for page in pages)
+    crate.name = ", ".join(page["title"] for page in pages)
+    crate.description = " ".join(page["goal"] for page in pages)
     crate.datePublished = max(_ended(record) for record in records.values())
     crate.root_dataset["conformsTo"] = [
         crate.add(_thing(crate, url, "CreativeWork", name=name, version=version))
@@ -81,33 +84,33 @@ def write_crate(
         crate.license = _file(crate, root, licence, "The licence of the code")
     workflow = _workflow(crate, snakefile, records.values())
     settings = [_file(crate, root, path, f"Configuration: {Path(path).name}") for path in config]
-    data = [
-        _data(crate, root, results, name) for name in sorted({page["dataset"] for page in pages})
-    ]
+    data = {
+        name: _data(crate, root, results.data(name), name)
+        for name in sorted({page["dataset"] for page in pages})
+    }
     shown = _file(crate, root, report, "The page of all results")
     tables = [
-        _file(crate, root, f"{results}/{page['name']}/{name}", f"{page['title']}: {about}")
+        _file(crate, root, path, f"{page['title']}: {about}")
         for page in pages
-        for name, about in (
-            ("notebook.md", "the lab notebook"),
-            ("compare.csv", "one row an experiment"),
-            ("comparisons.csv", "one row a pair of experiments"),
+        for made in [results.notebook(page["name"])]
+        for path, about in (
+            (made.page, "the lab notebook"),
+            (made.compare, "one row an experiment"),
+            (made.comparisons, "one row a pair of experiments"),
         )
     ]
     figures = [
         _file(
             crate,
             root,
-            f"{place}/metrics.json",
+            run.metrics,
             f"Figures of {record['experiment']}, seed {record['seed']}",
         )
-        for place, record in records.items()
+        for run, record in records.items()
     ]
-    _parameters(crate, workflow, settings, data, shown)
+    _parameters(crate, workflow, settings, [*data.values()], shown)
     script = _file(crate, root, trainer, "Trains one run", kind="SoftwareSourceCode")
-    actions = [
-        _training(crate, root, place, record, script, data) for place, record in records.items()
-    ]
+    actions = [_training(crate, root, run, record, script, data) for run, record in records.items()]
     whole = _thing(
         crate,
         "#workflow-run",
@@ -115,7 +118,7 @@ def write_crate(
         name=f"Execution of {Path(snakefile).name}",
         description="Every run trained, evaluated, compared and written down",
         instrument=workflow,
-        object=[*settings, *data],
+        object=[*settings, *data.values()],
         result=[shown, *tables, *figures],
         startTime=min(record["started"] for record in records.values()),
         endTime=crate.datePublished.isoformat(),
@@ -123,10 +126,10 @@ def write_crate(
     crate.root_dataset["mentions"] = [crate.add(whole), *actions]
     written = crate.metadata.generate()
     written["@graph"].sort(key=lambda entity: entity["@id"])
-    write_json(Path(output), written)
+    write_json(output, written)
 
 
-def _workflow(crate: ROCrate, snakefile: str, records: Iterable[dict[str, Any]]) -> Entity:
+def _workflow(crate: ROCrate, snakefile: str, records: Iterable[RunRecord]) -> Entity:
     """The main entity, with every version of every package that its runs used."""
     packages: dict[str, set[str]] = {}
     for record in records:
@@ -149,7 +152,7 @@ def _workflow(crate: ROCrate, snakefile: str, records: Iterable[dict[str, Any]])
         for name, versions in sorted(packages.items())
         for version in sorted(versions)
     ]
-    commits = sorted({c for r in records if (c := (r.get("git") or {}).get("commit"))})
+    commits = sorted({commit for record in records if (commit := record["git"]["commit"])})
     if commits:
         workflow["version"] = ", ".join(commits)
     return workflow
@@ -165,64 +168,59 @@ def _software(crate: ROCrate, name: str, version: str) -> Entity:
     )
 
 
-def _data(crate: ROCrate, root: Path, results: str, name: str) -> Entity:
+def _data(crate: ROCrate, root: Path, path: Path, name: str) -> Entity:
     """A prepared data set with the hash of what it was made from."""
-    place = f"{results}/data/{name}.h5"
-    with h5py.File(root / place, "r") as file:
-        title, source, sha256 = (str(file.attrs[key]) for key in ("title", "source", "sha256"))
-    prepared = _file(crate, root, place, title)
-    prepared["description"] = f"Prepared from {source}"
-    prepared["identifier"] = crate.add(
+    prepared = Prepared(root / path)
+    file = _file(crate, root, path, prepared.title)
+    file["description"] = f"Prepared from {prepared.source}"
+    file["identifier"] = crate.add(
         _thing(
             crate,
             f"#sha256-{name}",
             "PropertyValue",
             propertyID="sha256",
             name="sha256 of the source",
-            value=sha256,
+            value=prepared.sha256,
         )
     )
-    return prepared
+    return file
 
 
 def _training(
     crate: ROCrate,
     root: Path,
-    place: str,
-    record: dict[str, Any],
+    run: RunFiles,
+    record: RunRecord,
     script: Entity,
-    data: list[Entity],
+    data: dict[str, Entity],
 ) -> Entity:
     """One run: its seed and data in, its files out, when and on what."""
     machine = record["hardware"]
     device = ", ".join(machine["gpus"] or [machine["cpu"]])
     name = f"{record['notebook']}/{record['experiment']}, seed {record['seed']}"
     seed = crate.add(
-        _thing(crate, f"#{place}:seed", "PropertyValue", name="seed", value=record["seed"])
+        _thing(crate, f"#{run.folder}:seed", "PropertyValue", name="seed", value=record["seed"])
     )
     files = [
-        _file(crate, root, f"{place}/{file}", f"{about} of {name}")
-        for file, about in (
-            ("run.json", "Record"),
-            ("history.csv", "Learning curves"),
-            ("predictions.h5", "Predictions"),
+        _file(crate, root, path, f"{about} of {name}")
+        for path, about in (
+            (run.record, "Record"),
+            (run.history, "Learning curves"),
+            (run.predictions, "Predictions"),
         )
     ]
     weights = crate.add_dataset(
-        dest_path=f"{place}/checkpoints", properties={"name": f"Weights of {name}"}
+        dest_path=str(run.checkpoints), properties={"name": f"Weights of {name}"}
     )
     return crate.add(
         _thing(
             crate,
-            f"#{place}",
+            f"#{run.folder}",
             "CreateAction",
             name=f"Training of {name}",
             description=f"{record['id']} on {device}, {record['backend']}, {record['precision']}",
             instrument=script,
-            object=[
-                seed,
-                *(one for one in data if one.id.endswith(f"/{record['data']['dataset']}.h5")),
-            ],
+            object=[seed, data[record["data"]["dataset"]]],
             result=[*files, weights],
             startTime=record["started"],
             endTime=_ended(record).isoformat(),
@@ -254,16 +252,18 @@ def _parameters(
     workflow["output"] = parameters["report"]
 
 
-def _file(crate: ROCrate, root: Path, path: str, name: str, kind: str | None = None) -> Entity:
+def _file(
+    crate: ROCrate, root: Path, path: Path | str, name: str, kind: str | None = None
+) -> Entity:
     """A file of the crate as an entity, with its format and size."""
-    properties: dict[str, Any] = {"name": name}
+    properties: dict[str, str | list[str]] = {"name": name}
     if kind:
         properties["@type"] = ["File", kind]
     if Path(path).suffix in FORMATS:
         properties["encodingFormat"] = FORMATS[Path(path).suffix]
     if (root / path).is_file():
         properties["contentSize"] = str((root / path).stat().st_size)
-    return crate.add_file(dest_path=path, properties=properties)
+    return crate.add_file(dest_path=str(path), properties=properties)
 
 
 def _thing(crate: ROCrate, key: str, kind: str, **properties: Any) -> Entity:
@@ -274,7 +274,7 @@ def _thing(crate: ROCrate, key: str, kind: str, **properties: Any) -> Entity:
     return thing
 
 
-def _ended(record: dict[str, Any]) -> datetime:
+def _ended(record: RunRecord) -> datetime:
     return datetime.fromisoformat(record["started"]) + timedelta(
         seconds=round(record["wall_seconds"])
     )

@@ -141,9 +141,7 @@ def _row(page: Page, experiment: DeclaredExperiment, runs: list[Record]) -> list
     then = [row for run in runs if (row := run.history.at(epoch))]
     losses = [row["val_loss"] for run in runs if (row := run.history.at(run.metrics["epoch"]))]
     limits = thresholds_of(page)
-    found = [
-        one for run in runs for one in diagnose_run(experiment["name"], run.files.folder, limits)
-    ]
+    found = [one for run in runs for one in diagnose_run(experiment["name"], run.files, limits)]
     codes = [one.code for one in unmuted(found, page)]
     return [
         experiment["name"],

@@ -44,8 +44,7 @@ def run(given: argparse.Namespace) -> None:
             f"{given.notebook} has no {given.experiment!r}; "
             f"{nearest(given.experiment, notebook.experiments)}"
         )
-    runs = Results(Path(project.results)).runs(given.notebook, given.experiment)
-    run = _trained(runs, given)
+    run = _trained(project.results, given)
 
     from scratchbook.cam.photos import map_photos, read_photos
     from scratchbook.hardware import prepare_keras
@@ -80,9 +79,9 @@ def run(given: argparse.Namespace) -> None:
     print(f"wrote {output}")
 
 
-def _trained(runs: list[RunFiles], given: argparse.Namespace) -> RunFiles:
+def _trained(results: Results, given: argparse.Namespace) -> RunFiles:
     """The first run of those asked for that has ended."""
-    for run in runs:
+    for run in results.runs(given.notebook, given.experiment):
         if given.seed in (None, run.seed) and run.record.is_file():
             return run
     which = "" if given.seed is None else f" with seed {given.seed}"

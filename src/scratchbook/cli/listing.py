@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
 from statistics import fmean
 
 from scratchbook.config.errors import ScratchbookError
-from scratchbook.specs import is_outdated
+from scratchbook.config.specs import Spec, declared_otherwise
+from scratchbook.results.errors import DamagedError, MissingError, readable
+from scratchbook.results.paths import RunFiles
+from scratchbook.results.reading import read_metrics, read_record
 
 from .chosen import CONFIG, add_notebooks, chosen_project
 
@@ -41,17 +42,17 @@ def run(given: argparse.Namespace) -> None:
         networks, mistakes = survey_networks(specs, project.dataset(notebook.dataset)["size"])
         wrong += [f"{CONFIG / 'notebooks' / name}.yaml: {mistake}" for mistake in mistakes]
         for experiment, declared in notebook.experiments.items():
-            network = networks.get(experiment, {"id": "–", "parameters": {}})
-            folder = Path(project.results, name, experiment)
-            seeds = (folder / f"seed{seed}" for seed in project.seeds(name))
-            runs = [run for run in seeds if not is_outdated(run, specs[experiment])]
+            network = networks.get(experiment)
+            counts = network["parameters"] if network else None
+            seeds = (project.results.run(name, experiment, seed) for seed in project.seeds(name))
+            runs = [run for run in seeds if _is_of(specs[experiment], run)]
             rows.append(
                 (
                     name,
                     experiment,
-                    network["id"],
-                    _count(network["parameters"].get("total")),
-                    _count(network["parameters"].get("trainable")),
+                    network["id"] if network else "–",
+                    _count(counts and counts["total"]),
+                    _count(counts and counts["trainable"]),
                     _count(declared.recorded.parameters),
                     _share(declared.recorded.val_accuracy),
                     _share(reproduced(runs, wrong)),
@@ -68,20 +69,27 @@ def run(given: argparse.Namespace) -> None:
         raise ScratchbookError("\n".join(wrong))
 
 
-def reproduced(runs: list[Path], wrong: list[str]) -> float | None:
+def reproduced(runs: list[RunFiles], wrong: list[str]) -> float | None:
     """The accuracy here on the split that the recorded one is of, the mean over the runs that have
     been evaluated; None before one has. Files that cannot be read are added to `wrong`."""
     measured = []
-    for file in (run / "metrics.json" for run in runs):
+    for run in runs:
         try:
-            metrics = json.loads(file.read_text(encoding="utf-8"))
-            if split := metrics["splits"].get(metrics["validation"]):
-                measured.append(split["accuracy"]["value"])
-        except FileNotFoundError:
+            metrics = read_metrics(run)
+        except MissingError:
             continue
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            wrong.append(f"{file}: cannot be read ({error!r}); evaluate the run again")
+        except DamagedError as error:
+            wrong.append(f"{error}; evaluate the run again")
+            continue
+        if split := metrics["splits"].get(metrics["validation"]):
+            measured.append(split["accuracy"]["value"])
     return fmean(measured) if measured else None
+
+
+def _is_of(spec: Spec, run: RunFiles) -> bool:
+    """Whether nothing says that the run was trained by another spec than is declared now."""
+    record = readable(read_record, run)
+    return record is None or not declared_otherwise(spec, record["spec"])
 
 
 def _count(number: int | None) -> str:

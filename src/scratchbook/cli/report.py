@@ -31,8 +31,7 @@ def run(given: argparse.Namespace) -> None:
     from scratchbook.report.partial import missing_runs, write_partial_page
 
     pages = [project.page(name) for name in names]
-    results = Path(project.results)
-    missing = missing_runs(pages, results)
+    missing = missing_runs(pages, project.results)
     if missing and not given.partial:
         more = len(missing) - TOLD
         raise ScratchbookError(
@@ -49,7 +48,7 @@ def run(given: argparse.Namespace) -> None:
     requirements = Path("requirements.txt")
     write_partial_page(
         pages,
-        results,
+        project.results,
         Path("report"),
         output,
         project.command(),

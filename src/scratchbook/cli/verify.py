@@ -30,19 +30,20 @@ def run(given: argparse.Namespace) -> int:
             )
     from scratchbook.verification import verify_run
 
-    results, pretrained = Path(project.results), Path(project.settings.data_dir)
     wrong = 0
     for experiment in given.experiments or known:
         for seed in given.seeds or project.seeds(given.notebook):
-            name = Path(given.notebook, experiment, f"seed{seed}")
+            run = project.results.run(given.notebook, experiment, seed)
             with tempfile.TemporaryDirectory(prefix="scratchbook-verify-") as scratch:
                 try:
-                    difference = verify_run(results, name, Path(scratch), pretrained)
+                    difference = verify_run(
+                        project.results, run, Path(scratch), Path(project.settings.data_dir)
+                    )
                     verdict = f"differs first in {difference}" if difference else "identical"
                 except ScratchbookError as error:
                     difference = verdict = f"not verified: {error}"
             wrong += bool(difference)
-            print(f"{name}: {verdict}", flush=True)
+            print(f"{given.notebook}/{run.name}: {verdict}", flush=True)
     return min(wrong, 1)
 
 
