@@ -13,12 +13,15 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from pydantic_core import PydanticCustomError
 
+from result_trees import COUNTS, make_run, make_spec
 from scratchbook import models
 from scratchbook.config.errors import ScratchbookError
 from scratchbook.config.layers import layer_object
 from scratchbook.models.kernels import layer_class
 from scratchbook.models.weights import weights_files
 from scratchbook.models.whitening import whitening_filters
+from scratchbook.results.paths import RunFiles
+from scratchbook.results.reading import read_record
 
 HEAD = ["GlobalAveragePooling2D", {"Dense": {"units": 2, "activation": "softmax"}}]
 SIZE = (32, 32, 3)
@@ -294,13 +297,13 @@ def test_augmentation_sees_pixels_of_0_to_255() -> None:
     json.dumps(models.layer_table(declared, model))
 
 
-def kept_run(folder: Path, declared: dict[str, Any], seed: int = 7) -> Path:
-    model = models.build(declared, SIZE, seed=seed)
-    (folder / "checkpoints").mkdir(parents=True)
-    model.save_weights(folder / "checkpoints/a.weights.h5")
-    entry = {"epoch": 3, "file": "a.weights.h5", "kept_for": ["best"]}
-    (folder / "run.json").write_text(json.dumps({"checkpoints": [entry]}))
-    return folder / "run.json"
+def kept_run(folder: Path, declared: dict[str, Any], seed: int = 7) -> RunFiles:
+    """A run of five epochs of which the third was the best, and what its weights were then."""
+    run, whole = RunFiles(folder), make_spec(layers=declared["layers"], epochs=5)
+    make_run(folder, whole, 0, classes=("x", "y"), counts=COUNTS, accuracy=0.5)
+    run.checkpoints.mkdir()
+    models.build(declared, SIZE, seed=seed).save_weights(run.weights(read_record(run))[3])
+    return run
 
 
 @pytest.mark.parametrize("checkpoint", ["best", 3])

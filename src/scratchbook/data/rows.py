@@ -3,16 +3,14 @@ out."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from scratchbook.config.errors import ScratchbookError
+from scratchbook.config.specs import Spec
+from scratchbook.results.prepared import Prepared
 
-from .prepared import Prepared
 
-
-def run_rows(spec: dict[str, Any], prepared: Prepared, seed: int) -> dict[str, np.ndarray]:
+def run_rows(spec: Spec, prepared: Prepared, seed: int) -> dict[str, np.ndarray]:
     """The rows of each split as a run of `spec` uses them: {split: int64 (m,)}.
 
     Those of `train` are the sample of `train_samples` images that the seed draws.

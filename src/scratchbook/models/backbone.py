@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from scratchbook.config.errors import ScratchbookError, nearest
 
-from .weights import load_pretrained
+from .weights import first_line, load_pretrained
 
 if TYPE_CHECKING:
     import keras
@@ -41,7 +41,7 @@ def make_backbone(
     try:
         whole = make(weights=None, include_top=False, input_shape=pixels.shape[1:])
     except ValueError as error:
-        raise ScratchbookError(str(error).splitlines()[0]) from None
+        raise ScratchbookError(first_line(error)) from None
     finally:
         keras.config.set_dtype_policy(before)
     output = config.get("output_layer")
@@ -54,22 +54,20 @@ def make_backbone(
 
 
 def _freeze(network: keras.Model, freeze: str | dict[str, Any]) -> None:
-    layers = network.layers
+    layers, frozen = network.layers, 0
     if freeze == "all":
         network.trainable = False
     elif isinstance(freeze, dict) and "up_to" in freeze:
-        last = layers.index(_layer(network, freeze["up_to"], "freeze.up_to", network.name))
-        for layer in layers[: last + 1]:
-            layer.trainable = False
+        frozen = 1 + layers.index(_layer(network, freeze["up_to"], "freeze.up_to", network.name))
     elif isinstance(freeze, dict):
-        count = freeze["last_trainable"]
-        if count > len(layers):
+        frozen = len(layers) - (count := freeze["last_trainable"])
+        if frozen < 0:
             raise ScratchbookError(
                 f"freeze.last_trainable is {count}, but {network.name} has only {len(layers)} "
                 "layers; write a smaller number, or `freeze: none`"
             )
-        for layer in layers[: len(layers) - count]:
-            layer.trainable = False
+    for layer in layers[:frozen]:
+        layer.trainable = False
 
 
 def _layer(network: keras.Model, name: str, key: str, called: str) -> keras.Layer:

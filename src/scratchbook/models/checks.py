@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from scratchbook.config.errors import ScratchbookError
+from scratchbook.config.specs import Spec
+from scratchbook.results.records import LayerRow, Parameters
 
 from .network import build, layer_table
 from .weights import shape_text
@@ -19,24 +21,33 @@ if TYPE_CHECKING:
 Weights = tuple[str, list[tuple[int, ...]]]  # a layer's name, and its weights' shapes
 
 
-def count_parameters(model: keras.Model) -> dict[str, int]:
+class Network(TypedDict):
+    """What can be said of a network before it is trained."""
+
+    id: str
+    parameters: Parameters
+    layers: list[LayerRow]
+
+
+def count_parameters(model: keras.Model) -> Parameters:
     """Total, trainable and non-trainable weights, as Keras's `summary` counts them.
 
     The states of random generators (dropout, augmentation) are no parameters.
     """
     trainable = sum(math.prod(weight.shape) for weight in model.trainable_weights)
     total = sum(math.prod(weight.shape) for weight in model.weights)
-    return {"total": total, "trainable": trainable, "non_trainable": total - trainable}
+    return Parameters(total=total, trainable=trainable, non_trainable=total - trainable)
 
 
-def check_recorded(spec: dict[str, Any], parameters: dict[str, int]) -> None:
+def check_recorded(spec: Spec, parameters: Parameters) -> None:
     """Refuses a network whose size is not the one that was written down for it."""
-    for key, what in (("recorded_parameters", "total"), ("recorded_trainable", "trainable")):
-        recorded = spec.get(key)
-        if recorded is not None and recorded != parameters[what]:
-            field = key.replace("recorded_", "")
+    for field, recorded, count, what in (
+        ("parameters", spec.get("recorded_parameters"), parameters["total"], "total"),
+        ("trainable", spec.get("recorded_trainable"), parameters["trainable"], "trainable"),
+    ):
+        if recorded is not None and recorded != count:
             raise ScratchbookError(
-                f"recorded.{field} is {recorded:,}, but this network has {parameters[what]:,} "
+                f"recorded.{field} is {recorded:,}, but this network has {count:,} "
                 f"{what} parameters; correct the layers, or the recorded number"
             )
 
@@ -82,10 +93,10 @@ def _described(weights: Weights) -> str:
 
 
 def survey_networks(
-    specs: dict[str, dict[str, Any]],
-    size: tuple[int, int],
+    specs: Mapping[str, Spec],
+    size: Sequence[int],
     suits: Callable[[keras.Model], object] | None = None,
-) -> tuple[dict[str, dict[str, Any]], list[str]]:
+) -> tuple[dict[str, Network], list[str]]:
     """Builds each experiment's network, without pretrained weights, and counts it. Experiments
     that differ in how they train, as most of a grid do, share one.
 
@@ -95,37 +106,34 @@ def survey_networks(
         suits: what else is asked of each network; raises ScratchbookError where it does not suit.
 
     Returns:
-        {experiment: {"id", "parameters", "layers"}} of those that can be built, and a line for each
-        that cannot, that is not of the recorded size, or whose warm start is of another network;
-        and one for each way in which networks do not suit.
+        The networks that can be built, by experiment, and a line for each that cannot, that is not
+        of the recorded size, or whose warm start is of another network; and one for each way in
+        which networks do not suit.
     """
     import keras
 
-    networks, mistakes = {}, []
+    networks: dict[str, Network] = {}
+    mistakes: list[str] = []
     weights: dict[str, list[Weights]] = {}
-    built: dict[str, tuple[dict[str, Any], list[Weights]] | ScratchbookError] = {}
+    built: dict[str, tuple[Network, list[Weights]] | ScratchbookError] = {}
     unsuited: dict[str, str] = {}  # {what does not suit: the first experiment it is wrong with}
     for name, spec in specs.items():
         drawn = json.dumps([spec["layers"], spec["augment"]])
         if drawn not in built:
             keras.utils.clear_session(free_memory=True)
             try:
-                model = build(spec, (*size, 3))
+                model = build(spec, (size[0], size[1], 3))
                 parameters = count_parameters(model)
-                network = {
-                    "id": display_id(spec["dataset"], parameters),
-                    "parameters": parameters,
-                    "layers": layer_table(spec, model),
-                }
+                called, table = display_id(spec["dataset"], parameters), layer_table(spec, model)
+                network = Network(id=called, parameters=parameters, layers=table)
                 built[drawn] = network, layer_weights(model)
+                if suits is not None:
+                    suits(model)
             except ScratchbookError as error:
-                built[drawn] = error
-            else:
-                try:
-                    if suits is not None:
-                        suits(model)
-                except ScratchbookError as error:
+                if drawn in built:
                     unsuited.setdefault(str(error), name)
+                else:
+                    built[drawn] = error
         try:
             answer = built[drawn]
             if isinstance(answer, ScratchbookError):
@@ -136,8 +144,8 @@ def survey_networks(
             mistakes.append(f"experiments.{name}.{error}")
     mistakes += [f"{error} (experiments.{name})" for error, name in unsuited.items()]
     for name, spec in specs.items():
-        source = spec.get("initial_weights", {}).get("experiment")
-        if name in weights and source in weights:
+        start = spec.get("initial_weights")
+        if start and name in weights and (source := start["experiment"]) in weights:
             try:
                 check_warm_start(weights[name], weights[source], source)
             except ScratchbookError as error:
@@ -146,10 +154,10 @@ def survey_networks(
 
 
 def check_networks(
-    specs: dict[str, dict[str, Any]],
-    size: tuple[int, int],
+    specs: Mapping[str, Spec],
+    size: Sequence[int],
     suits: Callable[[keras.Model], object] | None = None,
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, Network]:
     """The networks of `survey_networks`, which says what the arguments are.
 
     Raises:
@@ -171,6 +179,6 @@ def check_classes(model: keras.Model, classes: int) -> None:
         )
 
 
-def display_id(dataset: str, parameters: dict[str, int]) -> str:
+def display_id(dataset: str, parameters: Parameters) -> str:
     """`cifar10-11018058`: how notebooks call a network. Two networks can share it."""
     return f"{dataset}-{parameters['total']}"

@@ -13,13 +13,9 @@ def layer_class(name: str) -> Any:
     """The class that stands for a Keras layer's name in a network, on the backend in use."""
     import keras
 
-    if keras.backend.backend() == "tensorflow":
-        if name == "Dropout":
-            return _dropout()
-        if name == "Conv2D":
-            return _conv2d()
-        if name == "BatchNormalization":
-            return _batch_normalization()
+    faster = {"Dropout": _dropout, "Conv2D": _conv2d, "BatchNormalization": _batch_normalization}
+    if name in faster and keras.backend.backend() == "tensorflow":
+        return faster[name]()
     return getattr(keras.layers, name)
 
 
@@ -30,7 +26,7 @@ def _dropout() -> Any:
     import keras
     import tensorflow as tf
 
-    class Dropout(keras.layers.Dropout):
+    class Dropout(keras.layers.Dropout):  # type: ignore[misc] # Keras has no types
         def call(self, inputs: Any, training: bool = False) -> Any:
             threshold = round(self.rate * LEVELS)
             if not training or threshold in (0, LEVELS) or self.noise_shape is not None:
@@ -69,7 +65,7 @@ def _conv2d() -> Any:
         ]
         return tf.reshape(tf.concat(seen, -1), [-1, height * width * channels])
 
-    @tf.custom_gradient
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
     def convolution(inputs: Any, kernel: Any) -> Any:
         height, width, _, filters = kernel.shape
         seen = patches(inputs, height, width)
@@ -85,7 +81,7 @@ def _conv2d() -> Any:
 
         return tf.reshape(outputs, [-1, *inputs.shape[1:3], filters]), gradient
 
-    class Conv2D(keras.layers.Conv2D):
+    class Conv2D(keras.layers.Conv2D):  # type: ignore[misc] # Keras has no types
         def convolution_op(self, inputs: Any, kernel: Any) -> Any:
             plain = (
                 self.padding == "same"
@@ -108,7 +104,7 @@ def _batch_normalization() -> Any:
     if tf.config.get_visible_devices("GPU"):
         return keras.layers.BatchNormalization
 
-    class BatchNormalization(keras.layers.BatchNormalization):
+    class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc] # Keras has no types
         def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
             maps = len(inputs.shape) == 4 and self.axis in (3, -1)
             special = mask is not None or self.renorm or self.synchronized

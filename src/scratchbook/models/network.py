@@ -16,9 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scratchbook.config.errors import ScratchbookError
+from scratchbook.config.specs import KerasObject, Spec
+from scratchbook.results.records import LayerRow
 
 from .backbone import make_backbone
 from .kernels import layer_class
+from .weights import first_line
 
 if TYPE_CHECKING:
     import keras
@@ -26,11 +29,11 @@ if TYPE_CHECKING:
 OUTPUT_ACTIVATIONS = ("softmax", "sigmoid")
 
 
-def output_activation(layers: list[dict[str, Any]]) -> str:
+def output_activation(layers: list[KerasObject]) -> str:
     """`softmax` or `sigmoid`: what the spec's last layer applies to the logits.
 
     Args:
-        layers: serialized Keras layers, `[{"class_name": …, "config": …}, …]`.
+        layers: serialized Keras layers.
 
     Raises:
         ScratchbookError: the last layer is no classifier's head.
@@ -43,11 +46,11 @@ def output_activation(layers: list[dict[str, Any]]) -> str:
             f"{last['class_name']} with activation {activation!r}; "
             "write `Dense: {units: <classes>, activation: softmax, name: predictions}`"
         )
-    return activation
+    return str(activation)
 
 
 def build(
-    spec: dict[str, Any],
+    spec: Spec,
     input_shape: tuple[int, int, int],
     precision: str = "float32",
     seed: int = 0,
@@ -79,17 +82,15 @@ def build(
     output_activation(spec["layers"])
     images = keras.Input(input_shape, dtype="uint8", name="images")
     x = images  # (b, h, w, c)
-    counts: Counter[str] = Counter()
-    nodes = {key: _nodes(spec[key], counts) for key in ("augment", "layers")}
-    has_backbone = nodes["layers"][0].class_name == "Backbone"
-    if nodes["augment"] or has_backbone:
+    augment, (*hidden, last) = _declared(spec)
+    has_backbone = spec["layers"][0]["class_name"] == "Backbone"
+    if augment or has_backbone:
         # Augmentation and preprocessing by their own defaults, which are for pixels of 0..255.
         x = keras.layers.Rescaling(1.0, dtype="float32", name="pixels")(x)
-    for position, node in enumerate(nodes["augment"]):
+    for position, node in enumerate(augment):
         x = _apply(node, "float32", x, f"augment[{position}]")
     if not has_backbone:
         x = keras.layers.Rescaling(1 / 255, dtype="float32", name="rescale")(x)
-    *hidden, last = nodes["layers"]
     for position, node in enumerate(hidden):
         x = _apply(node, precision, x, f"layers[{position}]", pretrained)
     logits = _Node(last.name, last.class_name, {**last.config, "activation": "linear"})
@@ -102,7 +103,7 @@ def build(
     try:
         return keras.Model(images, x)
     except ValueError as error:  # a name given twice
-        raise ScratchbookError(f"layers: {_first_line(error)}") from None
+        raise ScratchbookError(f"layers: {first_line(error)}") from None
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,13 @@ class _Node:
     shortcut: list[_Node] = field(default_factory=list)
 
 
-def _nodes(entries: list[dict[str, Any]], counts: Counter[str]) -> list[_Node]:
+def _declared(spec: Spec) -> tuple[list[_Node], list[_Node]]:
+    """`augment` and `layers`, each with its name."""
+    counts: Counter[str] = Counter()
+    return _nodes(spec["augment"], counts), _nodes(spec["layers"], counts)
+
+
+def _nodes(entries: list[KerasObject], counts: Counter[str]) -> list[_Node]:
     nodes = []
     for entry in entries:
         branches = {
@@ -128,12 +135,12 @@ def _nodes(entries: list[dict[str, Any]], counts: Counter[str]) -> list[_Node]:
     return nodes
 
 
-def _name(entry: dict[str, Any], counts: Counter[str]) -> str:
+def _name(entry: KerasObject, counts: Counter[str]) -> str:
     """The given name, or the class's with a number, as Keras would: `conv2d_1`."""
     if "name" in entry["config"]:
-        return entry["config"]["name"]
+        return str(entry["config"]["name"])
     if entry["class_name"] == "Backbone":
-        return entry["config"]["application"].lower()
+        return str(entry["config"]["application"]).lower()
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])(?!D\b)", "_", entry["class_name"]).lower()
     counts[words] += 1
     return f"{words}_{counts[words]}"
@@ -155,13 +162,13 @@ def _apply(node: _Node, dtype: str, x: Any, key: str, pretrained: Path | None = 
         layer = layer_class(node.class_name)(**{**node.config, "name": node.name}, dtype=dtype)
     except (TypeError, ValueError) as error:
         raise ScratchbookError(
-            f"{where}: Keras refuses its arguments: {_first_line(error)}"
+            f"{where}: Keras refuses its arguments: {first_line(error)}"
         ) from None
     try:
         y = layer(x)
     except (TypeError, ValueError) as error:
         raise ScratchbookError(
-            f"{where} cannot take what reaches it, of shape {_shape(x)}: {_first_line(error)}"
+            f"{where} cannot take what reaches it, of shape {_shape(x)}: {first_line(error)}"
         ) from None
     if any(size is not None and size < 1 for size in y.shape[1:]):
         raise ScratchbookError(
@@ -204,34 +211,23 @@ def _apply_residual(node: _Node, dtype: str, x: Any, key: str) -> Any:
     return keras.layers.Activation(activation, name=f"{node.name}_activation", dtype=dtype)(y)
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
-
-
 def _shape(x: Any) -> str:
     return " × ".join(str(size) for size in x.shape[1:])
 
 
-def layer_table(spec: dict[str, Any], model: keras.Model) -> list[dict[str, Any]]:
+def layer_table(spec: Spec, model: keras.Model) -> list[LayerRow]:
     """One row a layer: name, class, output shape (with None for the batch), parameters, and the
     `multiply_adds` of one image on its way forward.
 
     A backbone is one row; a residual block has a row for each of its layers and one for the sum.
     """
     rows = []
-    for name, class_name, config in _rows(_nodes(spec["layers"], _counts_after(spec["augment"]))):
+    for name, class_name, config in _rows(_declared(spec)[1]):
         layer = model.get_layer(name)
-        rows.append(
-            {
-                "name": name,
-                "class_name": class_name,
-                "output_shape": list(layer.output.shape),
-                "parameters": layer.count_params(),
-                "multiply_adds": _multiply_adds(layer),
-                "config": config,
-            }
-        )
+        rows.append(LayerRow(
+            name=name, class_name=class_name, output_shape=list(layer.output.shape),
+            parameters=layer.count_params(), multiply_adds=_multiply_adds(layer), config=config,
+        ))  # fmt: skip
     return rows
 
 
@@ -244,14 +240,8 @@ def _multiply_adds(layer: keras.Layer) -> int:
     kernels = [weight for weight in layer.weights if weight.name.endswith("kernel")]
     if not kernels:
         return 0
-    positions = math.prod(layer.output.shape[1:-1])  # of (batch, h, w, channels)
-    return positions * sum(math.prod(kernel.shape) for kernel in kernels)
-
-
-def _counts_after(augment: list[dict[str, Any]]) -> Counter[str]:
-    counts: Counter[str] = Counter()
-    _nodes(augment, counts)
-    return counts
+    positions: int = math.prod(layer.output.shape[1:-1])  # of (batch, h, w, channels)
+    return sum(positions * math.prod(kernel.shape) for kernel in kernels)
 
 
 def _rows(nodes: list[_Node]) -> Iterator[tuple[str, str, dict[str, Any]]]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from scratchbook.config.errors import ScratchbookError
-from scratchbook.data.prepared import Prepared
+from scratchbook.config.specs import Spec
 from scratchbook.data.rows import run_rows
+from scratchbook.results.paths import RunFiles
+from scratchbook.results.prepared import Prepared
 
 from .network import build
 from .weights import load_checkpoint
@@ -18,13 +20,13 @@ if TYPE_CHECKING:
 
 
 def start(
-    spec: dict[str, Any],
+    spec: Spec,
     prepared: Prepared,
     precision: str = "float32",
     *,
     seed: int,
     pretrained: Path,
-    initial_run: Path | None,
+    initial_run: RunFiles | None,
 ) -> keras.Model:
     """The network that `build` makes, whitened on the training images and with the weights of
     `initial_weights` where a spec says so.
@@ -35,7 +37,7 @@ def start(
         precision: `float32` or `mixed_bfloat16`.
         seed: of the weights that are drawn at random.
         pretrained: the folder of backbones' weights files.
-        initial_run: run.json of the run that `initial_weights` names, its checkpoints beside it.
+        initial_run: the run that `initial_weights` names.
 
     Raises:
         ScratchbookError: it cannot be built, or weights that cannot be loaded.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import warnings
@@ -11,13 +10,18 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import h5py
+
 from scratchbook.config.errors import ScratchbookError
+from scratchbook.config.specs import InitialWeights, KerasObject
+from scratchbook.results.paths import RunFiles
+from scratchbook.results.reading import read_record
 
 if TYPE_CHECKING:
     import keras
 
 
-def weights_files(layers: list[dict[str, Any]], folder: Path) -> list[Path]:
+def weights_files(layers: list[KerasObject], folder: Path) -> list[Path]:
     """The weights files under `folder` that a spec's backbones will read and that are there."""
     found = []
     for entry in layers:
@@ -36,7 +40,7 @@ def local_weights(config: dict[str, Any], folder: Path) -> Path | None:
     if config["weights"] == "none":
         return None
     if config["weights"] != "imagenet":
-        return folder.expanduser() / config["weights"]
+        return folder.expanduser() / str(config["weights"])
     name = re.escape(config["application"].lower())
     pattern = re.compile(rf"{name}_(weights_tf_dim_ordering_tf_kernels_)?notop\.h5")
     files = sorted(folder.expanduser().glob("*_notop.h5"))
@@ -76,29 +80,25 @@ def load_pretrained(
     load_weights(fits[0], file)
 
 
-def load_checkpoint(model: keras.Model, start: dict[str, Any], run_file: Path) -> None:
+def load_checkpoint(model: keras.Model, start: InitialWeights, run: RunFiles) -> None:
     """Loads the weights that another run kept.
 
     Args:
         model: the network to be trained.
-        start: `experiment` and `checkpoint` (best, last or an epoch).
-        run_file: that run's run.json; its checkpoints lie beside it.
+        start: which of the run's weights.
 
     Raises:
         ScratchbookError: the checkpoint was not kept, or the networks' weights differ in shape.
+        ResultError: run.json cannot be read.
     """
-    run = json.loads(run_file.read_text(encoding="utf-8"))
-    checkpoint = start["checkpoint"]
-    found = [
-        entry
-        for entry in run["checkpoints"]
-        if entry["epoch"] == checkpoint or checkpoint in entry["kept_for"]
-    ]
+    record, checkpoint = read_record(run), start["checkpoint"]
+    kept = record["checkpoints"]
+    found = [each["epoch"] for each in kept if checkpoint in (each["epoch"], *each["kept_for"])]
     where = f"initial_weights: {start['experiment']}"
     if not found:
-        kept = ", ".join(str(entry["epoch"]) for entry in run["checkpoints"])
-        raise ScratchbookError(f"{where} kept no weights of epoch {checkpoint}, only of {kept}")
-    file = run_file.parent / "checkpoints" / found[0]["file"]
+        epochs = ", ".join(str(each["epoch"]) for each in kept)
+        raise ScratchbookError(f"{where} kept no weights of epoch {checkpoint}, only of {epochs}")
+    file = run.weights(record)[found[0]]
     theirs, ours = _shapes(file), [tuple(w.shape) for w in model.weights]
     if sorted(theirs) != sorted(ours):
         extra, missing = Counter(theirs) - Counter(ours), Counter(ours) - Counter(theirs)
@@ -122,16 +122,19 @@ def load_weights(model: keras.Model, file: Path) -> None:
             warnings.filterwarnings("error", "Skipping", UserWarning)  # half of it would load
             model.load_weights(file)
     except (OSError, ValueError, KeyError, UserWarning) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise ScratchbookError(
-            f"weights: {file} cannot be loaded into {model.name}: {reason}"
+            f"weights: {file} cannot be loaded into {model.name}: {first_line(error)}"
         ) from None
+
+
+def first_line(error: Exception) -> str:
+    """Of its message; the error's kind where it has none."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
 
 
 def _shapes(file: Path) -> list[tuple[int, ...]]:
     """The shapes of the arrays in a weights file."""
-    import h5py
-
     shapes: list[tuple[int, ...]] = []
 
     def visit(name: str, item: Any) -> None:
