@@ -139,15 +139,15 @@ def measure(
 ) -> None:  # fmt: skip
     """Trains one network and prints its row."""
     import numpy as np
+    from scratchbook.training.batches import epoch_order
+    from scratchbook.training.fit import FLIPPED_AXES, seed_epoch
 
     from scratchbook import models
     from scratchbook.config.project import load_notebook, load_project
     from scratchbook.data.prepare import prepare
-    from scratchbook.data.prepared import Prepared
     from scratchbook.data.rows import sample_rows, split_rows
     from scratchbook.hardware import resolve_precision
-    from scratchbook.training.batches import epoch_order
-    from scratchbook.training.fit import FLIPPED_AXES, seed_epoch
+    from scratchbook.results.prepared import Prepared
     from scratchbook.training.losses import loss_function
     from scratchbook.training.optimizers import make_optimizer, scheduled_rate
 

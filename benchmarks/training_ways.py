@@ -56,8 +56,10 @@ def scratchbook_run(task: dict[str, Any], pace: Pace) -> None:
     from scratchbook.hardware import describe_hardware, prepare_keras, resolve_precision
 
     on_gpu = prepare_keras(CORES, gpu=False)
-    from scratchbook.data.prepared import Prepared
-    from scratchbook.training.run import RunFiles, train_run
+    from scratchbook.results.paths import RunFiles
+    from scratchbook.results.prepared import Prepared
+    from scratchbook.training.order import Order, Quiet
+    from scratchbook.training.run import train_run
 
     folder = Path(task["folder"]) / "run"
     prepared = Prepared(task["prepared"])
@@ -65,25 +67,24 @@ def scratchbook_run(task: dict[str, Any], pace: Pace) -> None:
     images = min(task["images"], prepared.counts["train"])
     precision = resolve_precision(task.get("precision", "auto"), on_gpu)
 
-    def say(line: str) -> None:
-        if line.startswith("epoch "):
-            seconds, TimedReads.seconds = TimedReads.seconds, 0.0
-            versions = f"tensorflow {metadata.version('tensorflow-cpu')}, {precision}"
-            pace.epoch_done(images=images, input_seconds=seconds, version=versions)
+    class Paced(Quiet):
+        def say(self, line: str) -> None:
+            if line.startswith("epoch "):
+                seconds, TimedReads.seconds = TimedReads.seconds, 0.0
+                versions = f"tensorflow {metadata.version('tensorflow-cpu')}, {precision}"
+                pace.epoch_done(images=images, input_seconds=seconds, version=versions)
 
-    names = ("history.csv", "checkpoints", "predictions.h5", "run.json", "state")
+    spec = task["spec"] | {"train_samples": images, "epochs": 10_000}
     train_run(
-        task["spec"] | {"train_samples": images, "epochs": 10_000},
-        0,
+        Order("benchmark", task["case"], spec, 0, precision, keep_epochs={}),
         prepared,
-        RunFiles(*(folder / name for name in names)),
-        identity={"notebook": "benchmark", "experiment": task["case"]},
-        keep_epochs={},
-        precision=precision,
+        RunFiles(folder),
+        folder / "state",
         hardware=describe_hardware(CORES, on_gpu),
         code=Path(__file__).parent,
-        say=say,
-        on_batch=lambda done, total: None,
+        pretrained=Path(),
+        initial_run=None,
+        console=Paced(),
     )
 
 
@@ -105,7 +106,7 @@ class TimedReads(np.memmap):
 
 def keras_arrays(task: dict[str, Any], pace: Pace) -> None:
     """The seeds' way: all images as float32 of 0..1 in memory, and `fit` with its defaults."""
-    from scratchbook.data.prepared import Prepared
+    from scratchbook.results.prepared import Prepared
 
     prepared = Prepared(task["prepared"])
     train, validation = prepared.indices("train"), prepared.indices("validation")
@@ -189,7 +190,7 @@ def _torch_loop(task: dict[str, Any], pace: Pace, bf16: bool) -> None:
     import torch
     from torch.nn.functional import cross_entropy
 
-    from scratchbook.data.prepared import Prepared
+    from scratchbook.results.prepared import Prepared
 
     torch.set_num_threads(CORES)
     torch.manual_seed(0)

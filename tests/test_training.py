@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
 import json
 import math
@@ -30,11 +31,12 @@ from scratchbook import models
 from scratchbook.config.errors import ScratchbookError
 from scratchbook.data.rows import run_rows, sample_rows
 from scratchbook.models.whitening import whitening_filters
-from scratchbook.training.batches import epoch_order
-from scratchbook.training.fit import measure, predict_logits
+from scratchbook.results.paths import RunFiles
+from scratchbook.training.loop import epoch_order, measure, predict_logits
 from scratchbook.training.losses import loss_function
-from scratchbook.training.run import RunFiles, train_run
-from scratchbook.training.state import Progress, RunState, check_space
+from scratchbook.training.order import Listener, Order
+from scratchbook.training.run import train_run
+from scratchbook.training.state import RunState, Snapshot, check_space
 
 DENSE = {
     "class_name": "Dense",
@@ -72,35 +74,46 @@ def data() -> Data:
     return Data(images=images, labels=labels, split=split, class_names=["a", "b", "c"], sha256="0")
 
 
-def train(
-    folder: Path, data: Data, spec: dict[str, Any], *, precision: str = "float32",
-    stop_after: int | None = None, lines: list[str] | None = None, threads: int = 1, seed: int = 3,
-    initial_run: Path | None = None, cpu: str = "a CPU",
-) -> dict[str, Any] | None:  # fmt: skip
-    """One run into `folder`; with `stop_after` it dies in the epoch after that one."""
+class Told(Listener):
+    """What a training says and tells; with `stop_after` it dies in the epoch after that one."""
 
     class Killed(Exception):
         pass
 
-    told = lines if lines is not None else []
+    def __init__(self, lines: list[str], stop_after: int | None = None) -> None:
+        self.lines, self.stop_after = lines, stop_after
+        self.told: list[dict[str, Any]] = []
 
-    def on_batch(done: int, _total: int) -> None:
-        epochs_done = sum(line.startswith("epoch ") for line in told)
-        if stop_after is not None and epochs_done == stop_after and done == 2:
-            raise Killed
+    def say(self, line: str) -> None:
+        self.lines.append(line)
 
-    files = RunFiles(*(folder / n for n in ("history.csv", "checkpoints", "predictions.h5",
-                                            "run.json", "state")))  # fmt: skip
+    def progress(self, done: int, total: int) -> None:
+        epochs_done = sum(line.startswith("epoch ") for line in self.lines)
+        if self.stop_after is not None and epochs_done == self.stop_after and done == 2:
+            raise self.Killed
+
+    def tell(self, **told: Any) -> None:
+        self.told.append(told)
+
+
+def train(
+    folder: Path, data: Data, spec: dict[str, Any], *, precision: str = "float32",
+    stop_after: int | None = None, lines: list[str] | None = None, threads: int = 1, seed: int = 3,
+    initial_run: RunFiles | None = None, cpu: str = "a CPU", console: Told | None = None,
+) -> dict[str, Any] | None:  # fmt: skip
+    """One run into `folder`; with `stop_after` it dies in the epoch after that one."""
+    console = console or Told(lines if lines is not None else [], stop_after)
+    hardware = {"cpu": cpu, "cores": 1, "memory_gb": None, "gpus": [], "threads": threads,
+                "platform": "a platform"}  # fmt: skip
     try:
         train_run(
-            spec, seed, data, files,
-            identity={"notebook": "n", "experiment": "e"}, keep_epochs={2: ["cam"]},
-            precision=precision, hardware={"threads": threads, "cpu": cpu, "gpus": []}, code=folder,
-            initial_run=initial_run, say=told.append, on_batch=on_batch,
+            Order("n", "e", spec, seed, precision, keep_epochs={2: ["cam"]}), data,
+            RunFiles(folder), folder / "state", hardware=hardware, code=folder, pretrained=Path(),
+            initial_run=initial_run, console=console,
         )  # fmt: skip
-    except Killed:
+    except Told.Killed:
         return None
-    return json.loads(files.run.read_text())
+    return json.loads(RunFiles(folder).record.read_text())
 
 
 def outcome(folder: Path) -> tuple:
@@ -294,7 +307,7 @@ def test_a_killed_and_resumed_warm_start_equals_the_uninterrupted_one_to_the_bit
 ) -> None:
     train(tmp_path / "first", data, SPEC)
     start = {"initial_weights": {"experiment": "first", "checkpoint": "last"}}
-    spec, first = SCHEDULED | start, tmp_path / "first/run.json"
+    spec, first = SCHEDULED | start, RunFiles(tmp_path / "first")
     train(tmp_path / "whole", data, spec, initial_run=first)
     train(tmp_path / "cold", data, SCHEDULED)
     lines: list[str] = []
@@ -314,7 +327,7 @@ def test_a_state_is_not_gone_on_with_once_its_warm_start_has_other_weights(
     for seed in (3, 4):
         train(tmp_path / "first", data, SPEC, seed=seed)
         train(
-            tmp_path / "second", data, spec, initial_run=tmp_path / "first/run.json",
+            tmp_path / "second", data, spec, initial_run=RunFiles(tmp_path / "first"),
             stop_after=2, lines=lines,
         )  # fmt: skip
         shutil.rmtree(tmp_path / "first")
@@ -369,9 +382,9 @@ def test_logits_that_are_no_numbers_are_wrong_answers() -> None:
     logits = np.array([[np.nan, np.nan], [np.nan, 1.0], [2.0, 1.0], [np.inf, 0.0]], np.float32)
     labels = np.zeros(4, np.int64)
     loss = loss_function("categorical_crossentropy", "softmax")
-    assert measure(loss, logits, labels)["accuracy"] == 0.25
+    assert measure(loss, logits, labels)[1] == 0.25
     loss = loss_function("binary_crossentropy", "sigmoid")
-    assert measure(loss, np.array([[np.nan], [-1.0]], np.float32), labels[:2])["accuracy"] == 0.5
+    assert measure(loss, np.array([[np.nan], [-1.0]], np.float32), labels[:2])[1] == 0.5
 
 
 def test_the_validation_loss_has_the_penalty_that_the_training_loss_has(
@@ -420,7 +433,7 @@ def test_a_state_with_any_bit_flipped_is_what_was_written_or_is_not_used(tmp_pat
     arrays = [np.arange(12, dtype=np.float32), np.array(5), np.ones((3, 4), dtype=np.float32)]
     state = RunState(tmp_path / "state", {}, lambda line: None)
     for epoch in (1, 2):
-        state.save(Progress(epoch=epoch), arrays)
+        state.save(Snapshot(epoch=epoch), arrays)
     newest = state.folder / "epoch-000002.npz"
     written = newest.read_bytes()
     for position, bit in itertools.product(range(len(written)), range(8)):
@@ -429,8 +442,8 @@ def test_a_state_with_any_bit_flipped_is_what_was_written_or_is_not_used(tmp_pat
         newest.write_bytes(flipped)
         found = state.load()
         assert found is not None
-        progress, restored = found
-        assert progress == Progress(epoch=2 if newest.exists() else 1), (position, bit)
+        snapshot, restored = found
+        assert snapshot == Snapshot(epoch=2 if newest.exists() else 1), (position, bit)
         assert all((a == b).all() for a, b in zip(arrays, restored, strict=True)), (position, bit)
 
 
@@ -441,7 +454,7 @@ def test_a_state_cut_off_anywhere_falls_back_an_epoch(
 ) -> None:
     state = RunState(tmp_path_factory.mktemp("state"), {}, print)
     for epoch in (1, 2):
-        state.save(Progress(epoch=epoch), [np.arange(12, dtype=np.float32)])
+        state.save(Snapshot(epoch=epoch), [np.arange(12, dtype=np.float32)])
     newest = state.folder / "epoch-000002.npz"
     os.truncate(newest, int(share * newest.stat().st_size))
     found = state.load()
@@ -579,9 +592,9 @@ def test_a_disk_that_fills_up_while_a_state_is_written_leaves_the_one_before(
 ) -> None:
     state = RunState(tmp_path, {}, print)
     arrays = [np.ones(4000, dtype=np.float32)]
-    state.save(Progress(epoch=1), arrays)
+    state.save(Snapshot(epoch=1), arrays)
     with disk_that_fills_up(6_000), pytest.raises(OSError, match="too large"):
-        state.save(Progress(epoch=2), arrays)
+        state.save(Snapshot(epoch=2), arrays)
     found = state.load()
     assert found is not None
     assert found[0].epoch == 1
@@ -659,8 +672,8 @@ def test_the_times_of_a_resumed_run_are_of_all_its_attempts(
         ticks = itertools.count(1000 * hour)
         clock = SimpleNamespace(perf_counter=lambda: float(next(ticks)))
         date = datetime(2026, 11, 21, hour, tzinfo=UTC)
-        monkeypatch.setattr("scratchbook.training.run.time", clock)
-        monkeypatch.setattr("scratchbook.training.fit.time", clock)
+        for module in ("run", "loop", "record"):
+            monkeypatch.setattr(f"scratchbook.training.{module}.time", clock)
         monkeypatch.setattr(
             "scratchbook.training.run.datetime", SimpleNamespace(now=lambda _: date)
         )
@@ -677,6 +690,30 @@ def test_the_times_of_a_resumed_run_are_of_all_its_attempts(
     assert killed["training_seconds"] == whole["training_seconds"] == 4  # a tick an epoch
     assert killed["images_per_second"] == whole["images_per_second"] == 40
     assert killed["wall_seconds"] == whole["wall_seconds"]
+
+
+def test_a_training_tells_its_epochs_figures_and_pace_and_goes_on_telling_when_resumed(
+    tmp_path: Path, data: Data
+) -> None:
+    lines: list[str] = []
+    killed, resumed = Told(lines, stop_after=2), Told(lines)
+    train(tmp_path, data, SPEC, console=killed)
+    train(tmp_path, data, SPEC, console=resumed)
+    assert killed.told[0] == {"epoch": 0, "epochs": 4, "done": 0, "total": 5}
+    assert resumed.told[0] == {"epoch": 2, "epochs": 4, "done": 0, "total": 5}
+    after = [told for told in (*killed.told, *resumed.told) if "figures" in told]
+    assert [told["epoch"] for told in after] == [1, 2, 3, 4]
+    with (tmp_path / "history.csv").open() as file:
+        rows = [{name: float(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
+    for told, row in zip(after, rows, strict=True):
+        seconds = sorted(each["seconds"] for each in rows if each["epoch"] <= row["epoch"])
+        usual = seconds[len(seconds) // 2]
+        names = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
+        assert told["figures"] == {name: row[name] for name in names}
+        assert told["epoch_seconds"] == usual
+        assert told["seconds_left"] == (4 - row["epoch"]) * usual
+        assert 40 / row["seconds"] <= told["images_per_second"]
+        assert (told["epochs"], told["done"], told["total"]) == (4, 0, 5)
 
 
 def test_a_run_that_another_process_trains_is_left_alone(tmp_path: Path, data: Data) -> None:

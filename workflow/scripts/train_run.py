@@ -13,7 +13,7 @@ notebook, experiment, seed = (
 )
 name, state = f"{notebook}/{experiment} seed {seed}", Path(snakemake.params.state)
 with (
-    job_log(snakemake.log[0], name, "training", snakemake.params.get("progress")) as console,
+    job_log(snakemake.log[0], name, "training", snakemake.params.progress) as console,
     keras_device(snakemake.params.threads, snakemake.resources.gpu > 0, console.say) as on_gpu,
     kept_state(state, console.say),
 ):

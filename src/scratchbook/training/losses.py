@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
+from keras import ops
+
 from scratchbook.config.errors import ScratchbookError
 
 
@@ -28,9 +31,6 @@ def loss_function(name: str, activation: str, label_smoothing: float = 0.0) -> A
     Returns:
         A loss of integer labels (batch,) and logits (batch, units).
     """
-    import keras
-    from keras import ops
-
     if activation == "sigmoid":
         if name != "binary_crossentropy":
             raise ScratchbookError(
@@ -52,22 +52,16 @@ def loss_function(name: str, activation: str, label_smoothing: float = 0.0) -> A
         return ops.categorical_crossentropy(targets, logits, from_logits=True)
 
     def binary_crossentropy(labels: Any, logits: Any) -> Any:
-        probabilities = (
-            ops.softmax(ops.cast(logits, "float32")) * 1.0
-        )  # the product hides the softmax from TensorFlow
+        # The product hides the softmax from TensorFlow.
+        probabilities = ops.softmax(ops.cast(logits, "float32")) * 1.0
         targets = smoothed(labels, logits.shape[-1], 2)
         return ops.mean(ops.binary_crossentropy(targets, probabilities), axis=-1)
 
-    return {
-        "categorical_crossentropy": categorical_crossentropy,
-        "binary_crossentropy": binary_crossentropy,
-    }[name]
+    return binary_crossentropy if name == "binary_crossentropy" else categorical_crossentropy
 
 
 def accuracy_metric(activation: str) -> Any:
     """The share of images whose largest logit (or whose sigmoid's side) is their label's."""
-    import keras
-
     if activation == "sigmoid":
         return keras.metrics.BinaryAccuracy(name="accuracy", threshold=0.0)
     return keras.metrics.SparseCategoricalAccuracy(name="accuracy")

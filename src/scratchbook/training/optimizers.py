@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import keras
+from keras import ops
+
 from scratchbook.config.errors import ScratchbookError
+from scratchbook.config.specs import KerasObject, Schedule
 
 
-def make_optimizer(entry: dict[str, Any]) -> Any:
+def make_optimizer(entry: KerasObject) -> Any:
     """The optimizer of a spec.
 
     With `decay`, step t uses learning_rate / (1 + decay · t), t from 0, as Keras 2 did; the
@@ -20,9 +24,6 @@ def make_optimizer(entry: dict[str, Any]) -> Any:
     Raises:
         ScratchbookError: Keras refuses an argument.
     """
-    import keras
-    from keras import ops
-
     config = dict(entry["config"])
     decay = config.pop("decay", 0.0)
     base = getattr(keras.optimizers, entry["class_name"])
@@ -45,11 +46,9 @@ def make_optimizer(entry: dict[str, Any]) -> Any:
 def _adam_in_one_kernel() -> Any:
     """Keras's Adam, its step computed by one operation of TensorFlow instead of a dozen that each
     read and write all of a network's weights. Formula and variables are Keras's."""
-    import keras
     import tensorflow as tf
-    from keras import ops
 
-    class Adam(keras.optimizers.Adam):
+    class Adam(keras.optimizers.Adam):  # type: ignore[misc] # Keras has no types
         def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
             if self.amsgrad:
                 super().update_step(gradient, variable, learning_rate)
@@ -73,7 +72,7 @@ def _adam_in_one_kernel() -> Any:
     return Adam
 
 
-def scheduled_rate(base: float, schedule: dict[str, Any], epoch: int, epochs: int) -> float:
+def scheduled_rate(base: float, schedule: Schedule, epoch: int, epochs: int) -> float:
     """The learning rate of an epoch.
 
     Warm-up over w epochs is linear: base · epoch / w. Epoch w + 1 + t then has
@@ -82,15 +81,14 @@ def scheduled_rate(base: float, schedule: dict[str, Any], epoch: int, epochs: in
 
     Args:
         base: the optimizer's own rate.
-        schedule: `warm_up`, `decay`, and for steps `every` and `factor`.
         epoch: from 1 to epochs.
     """
-    warm_up = schedule["warm_up"]
+    warm_up, every, factor = schedule["warm_up"], schedule["every"], schedule["factor"]
     if epoch <= warm_up:
         return base * epoch / warm_up
     done = epoch - warm_up - 1
     if schedule["decay"] == "cosine":
         return base * (1 + math.cos(math.pi * done / (epochs - warm_up))) / 2
-    if schedule["decay"] == "step":
-        return base * schedule["factor"] ** (done // schedule["every"])
+    if every and factor:  # decay: step
+        return base * factor ** (done // every)
     return base

@@ -7,39 +7,44 @@ history are all there is to restore; callbacks are brought up to date by replayi
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import os
 import re
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 import numpy as np
 from filelock import FileLock, Timeout
 
 from scratchbook.config.errors import ScratchbookError
-from scratchbook.files import write_atomically, write_text
+from scratchbook.results.files import write_atomically, write_text
+from scratchbook.results.records import Epoch
 
+MONITOR: Final = "val_accuracy"
 GENERATIONS = 2  # the newest state, and the one before it should the newest be damaged
 
 
 @dataclass
-class Progress:
+class Snapshot:
     """How far a run has come: JSON beside the arrays."""
 
     epoch: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)
+    history: list[Epoch] = field(default_factory=list)
     checkpoints: dict[int, str] = field(default_factory=dict)  # epoch: sha256 of the weights file
     started: str = ""  # the first attempt, ISO 8601
     machine: str = ""  # that trained the newest epoch
     wall_seconds: float = 0.0  # of all attempts, until this epoch was saved
     training_seconds: float = 0.0
     stopped: bool = False
+
+    @property
+    def best_epoch(self) -> int:
+        """The first epoch with the highest validation accuracy."""
+        return max(self.history, key=lambda row: (row[MONITOR], -row["epoch"]))["epoch"]
 
 
 class RunState:
@@ -54,7 +59,7 @@ class RunState:
         ScratchbookError: another process trains this run.
     """
 
-    def __init__(self, folder: Path, key: dict[str, Any], say: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, key: Mapping[str, object], say: Callable[[str], None]) -> None:
         self.folder, self._say = folder, say
         self.checkpoints = folder / "checkpoints"
         text = json.dumps(key, sort_keys=True, indent=1)
@@ -80,22 +85,22 @@ class RunState:
         if not key_file.exists():
             write_text(key_file, text)
 
-    def save(self, progress: Progress, arrays: list[np.ndarray]) -> None:
+    def save(self, snapshot: Snapshot, arrays: Sequence[np.ndarray]) -> None:
         """Writes the state after an epoch, whole or not at all, and drops what is too old."""
         # zip members carry a CRC-32 each, by which a flipped bit is found; their number finds one
         # in the file's table of members.
-        told = asdict(progress) | {"arrays": len(arrays)}
+        told = asdict(snapshot) | {"arrays": len(arrays)}
         header = np.frombuffer(json.dumps(told).encode(), dtype=np.uint8)
 
         def write(partial: Path) -> None:
             with partial.open("wb") as file:
                 np.savez(file, header, *arrays)
 
-        write_atomically(self._file(progress.epoch), write)
+        write_atomically(self._file(snapshot.epoch), write)
         for old in self._files()[GENERATIONS:]:
             old.unlink()
 
-    def load(self) -> tuple[Progress, list[np.ndarray]] | None:
+    def load(self) -> tuple[Snapshot, list[np.ndarray]] | None:
         """The newest state that is whole, with all the checkpoints it speaks of; or None."""
         for file in self._files():
             try:
@@ -109,21 +114,21 @@ class RunState:
                 if (told := values.pop("arrays")) != len(arrays):
                     raise ValueError(f"{len(arrays)} arrays of {told}")
                 values["checkpoints"] = {int(k): v for k, v in values["checkpoints"].items()}
-                progress = Progress(**values)
+                snapshot = Snapshot(**values)
             except Exception as error:  # a flipped bit can make a zip file's reader fail anyhow
                 self._say(f"{file.name} is damaged ({error}); trying the epoch before")
                 file.unlink()
                 continue
             damaged = [
                 epoch
-                for epoch, digest in progress.checkpoints.items()
+                for epoch, digest in snapshot.checkpoints.items()
                 if hash_file(self.checkpoint(epoch)) != digest
             ]
             if damaged:
                 self._say(f"{file.name}: its weights of epoch {damaged[0]} are damaged or missing")
                 file.unlink()
                 continue
-            return progress, arrays
+            return snapshot, arrays
         return None
 
     def checkpoint(self, epoch: int) -> Path:
@@ -138,7 +143,8 @@ class RunState:
 
     def discard(self) -> None:
         """Removes the folder: the run is finished."""
-        shutil.rmtree(self.folder)
+        with readable_write_errors(self.folder):
+            shutil.rmtree(self.folder)
         self._lock.release(force=True)
 
     def _file(self, epoch: int) -> Path:
@@ -167,13 +173,9 @@ def readable_write_errors(folder: Path) -> Iterator[None]:
 
 
 def check_space(
-    folder: Path,
-    weights: int,
-    state: int,
-    epochs: int,
-    kept_epochs: int,
+    folder: Path, weights: int, state: int, epochs: int, kept_epochs: int,
     say: Callable[[str], None],
-) -> None:
+) -> None:  # fmt: skip
     """Says how much disk a run takes at most, before it trains, and refuses where that is not free.
 
     At the end there are the kept weights twice, in the state and among the results; before, there
@@ -205,26 +207,6 @@ def check_space(
     say(f"disk: {sizes}; {readable_bytes(free)} free")
 
 
-def try_room(path: Path, size: int) -> None:
-    """Takes `size` bytes beside `path` for a moment.
-
-    HDF5 crashes the process, without a word, where a disk fills up while it closes a file.
-
-    Raises:
-        OSError: they are not free.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{os.getpid()}-room")
-    try:
-        with partial.open("wb") as file:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, size)
-            else:
-                shutil.copyfileobj(io.BytesIO(bytes(size)), file)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def readable_bytes(count: int) -> str:
     """`437.2 MB`."""
     value = float(count)
@@ -244,11 +226,11 @@ def hash_file(path: Path) -> str | None:
         return None
 
 
-def _difference(held: str, key: dict[str, Any]) -> str:
+def _difference(held: str, key: Mapping[str, object]) -> str:
     """Which parts of the key are not what they were, for the log."""
     try:
         before = json.loads(held)
     except ValueError:
         return "an unknown run"
-    changed = [name for name in sorted(key | before) if before.get(name) != key.get(name)]
+    changed = [name for name in sorted({*key, *before}) if before.get(name) != key.get(name)]
     return "a run with another " + ", ".join(changed)

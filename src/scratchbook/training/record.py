@@ -1,0 +1,119 @@
+"""What a trained run leaves: its last snapshot in; history.csv, predictions.h5, checkpoints/ and
+run.json out."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from functools import partial
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from scratchbook import models, provenance
+from scratchbook.results.files import write_atomically, write_json
+from scratchbook.results.paths import RunFiles
+from scratchbook.results.records import SPLITS, Checkpoint, Hardware, RunRecord, SplitPredictions
+from scratchbook.results.writing import write_history, write_predictions
+
+from .build import Setup
+from .loop import predict_logits
+from .state import MONITOR, RunState, Snapshot, readable_write_errors
+
+
+def write_run(
+    setup: Setup, state: RunState, snapshot: Snapshot, begun: float, run: RunFiles,
+    hardware: Hardware, code: Path,
+) -> None:  # fmt: skip
+    """Writes all that a run leaves, run.json last; each file is whole or absent.
+
+    Args:
+        state: holds the weights of the epochs that are kept.
+        snapshot: of the last epoch.
+        begun: when the run would have begun, had it never been interrupted; by `perf_counter`.
+        code: a folder in the repository whose commit is recorded.
+
+    Raises:
+        ScratchbookError: the files cannot be written.
+    """
+    order, spec, data = setup.order, setup.order.spec, setup.prepared
+    ends = {"best": snapshot.best_epoch, "last": snapshot.epoch}
+    digests, said = {}, {}
+    for epoch in sorted(set(ends.values())):
+        setup.bare_model.load_weights(state.checkpoint(epoch))
+        digests[epoch] = setup.hash_weights()
+        said[epoch] = predict_splits(setup)
+    parameters = models.count_parameters(setup.model)
+    display_id = models.display_id(spec["dataset"], parameters)
+    accuracy = {row["epoch"]: row["val_accuracy"] for row in snapshot.history}
+    kept = [
+        Checkpoint(
+            epoch=epoch,
+            file=f"{display_id}-{epoch:02d}-{accuracy[epoch]:.2f}.weights.h5",
+            kept_for=[
+                *(when for when in ends if ends[when] == epoch),
+                *order.keep_epochs.get(epoch, []),
+            ],
+        )
+        for epoch in sorted(snapshot.checkpoints)
+    ]
+    packages = [*provenance.NUMERIC_PACKAGES[backend := keras.backend.backend()], "snakemake"]
+    seen = len(setup.rows["train"]) * snapshot.epoch  # images
+    with readable_write_errors(run.folder):
+        write_history(run.history, snapshot.history)
+        predictions = {when: (epoch, said[epoch]) for when, epoch in ends.items()}
+        write_predictions(run.predictions, predictions, data.class_names, spec["validation"])
+        for entry in kept:
+            # A copy, so that a job killed here still finds its state whole.
+            copy = partial(shutil.copyfile, state.checkpoint(entry["epoch"]))
+            write_atomically(run.checkpoints / entry["file"], copy)
+        record = RunRecord(
+            notebook=order.notebook,
+            experiment=order.experiment,
+            seed=order.seed,
+            id=display_id,
+            spec=spec,
+            parameters=parameters,
+            layers=models.layer_table(spec, setup.model),
+            best_epoch=ends["best"],
+            epochs=snapshot.epoch,
+            monitor=MONITOR,
+            validation=spec["validation"],
+            precision=order.precision,
+            backend=backend,
+            hardware=hardware,
+            packages=provenance.describe_packages(packages),
+            python=provenance.python_version(),
+            git=provenance.describe_git(code),
+            data={
+                "dataset": spec["dataset"],
+                "sha256": data.sha256,
+                "counts": {split: len(setup.rows.get(split, ())) for split in SPLITS},
+                "class_names": data.class_names,
+            },
+            started=snapshot.started,
+            wall_seconds=round(time.perf_counter() - begun, 3),
+            training_seconds=round(snapshot.training_seconds, 3),
+            images_per_second=round(seen / max(snapshot.training_seconds, 1e-9), 1),
+            weights_sha256={"best": digests[ends["best"]], "final": digests[ends["last"]]},
+            checkpoints=kept,
+        )
+        write_json(run.record, record)
+
+
+def predict_splits(setup: Setup) -> dict[str, SplitPredictions]:
+    """What the net says, with its weights as they are now, of each split's images."""
+    images, labels = setup.prepared.images, setup.prepared.labels
+    flip, said = setup.order.spec.get("test_time_flip"), {}
+    for split, rows in setup.rows.items():
+        logits = predict_logits(setup.model, images, rows, flip)  # (m, units)
+        said[split] = SplitPredictions(two_columns(logits), labels[rows], rows)
+    return said
+
+
+def two_columns(logits: np.ndarray) -> np.ndarray:
+    """One sigmoid unit's logit z (m, 1) as two logits [0, z]: their softmax is the sigmoid."""
+    if logits.shape[1] > 1:
+        return logits
+    return np.concatenate([np.zeros_like(logits), logits], axis=1)
