@@ -20,7 +20,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 from scratchbook import bucket
 from scratchbook.config.code import code_of
-from scratchbook.config.errors import ScratchbookError
+from scratchbook.errors import ScratchbookError
 from scratchbook.config.project import load_project
 from scratchbook.config.strict import NAME_PATTERN
 from scratchbook.data.location import fingerprint
@@ -106,7 +106,7 @@ def check_networks():
 
 def write_partial_page():
     """Shows what is there when some runs failed; the workflow's exit code stays an error."""
-    results = Results(Path(in_bucket(str(RESULTS.root))))
+    results = Results(Path(in_bucket(str(RESULTS.folder))))
     if not any(run.record.exists() for run in results.runs("*", "*")):
         return
     from scratchbook.report import partial

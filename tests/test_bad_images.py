@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from scratchbook.config.datasets import Dataset
-from scratchbook.config.errors import ScratchbookError
+from scratchbook.errors import ScratchbookError
 from scratchbook.data import prepare as prepare_module
 from scratchbook.data.location import fingerprint
 from scratchbook.data.prepare import prepare

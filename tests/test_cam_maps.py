@@ -21,10 +21,9 @@ from scipy.stats import spearmanr
 from scratchbook import cam, models
 from scratchbook.cam import measures
 from scratchbook.cam.maps import head_layers
-from scratchbook.config.errors import ScratchbookError
+from scratchbook.errors import ScratchbookError
 from scratchbook.results.paths import RunFiles
-from scratchbook.results.reading import read_cam
-from scratchbook.results.writing import write_cam
+from scratchbook.results.hdf5 import read_cam, write_cam
 
 keras = pytest.importorskip("keras")
 layers = keras.layers

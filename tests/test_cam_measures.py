@@ -11,10 +11,10 @@ from hypothesis.extra.numpy import arrays
 
 from scratchbook.cam import choose_images, measures, resolve_epochs, write_drift
 from scratchbook.cam.drift import AGAINST, MEASURES, drift
-from scratchbook.config.errors import ScratchbookError
+from scratchbook.errors import ScratchbookError
 from scratchbook.results.paths import RunFiles
 from scratchbook.results.records import CamMaps
-from scratchbook.results.writing import write_cam
+from scratchbook.results.hdf5 import write_cam
 
 RANGES = {"spearman": (-1, 1), "pearson": (-1, 1), "iou": (0, 1), "shift": (0, 1), "jsd": (0, 1)}
 SAME = {"spearman": 1, "pearson": 1, "iou": 1, "shift": 0, "jsd": 0}

@@ -13,10 +13,11 @@ from scipy.special import softmax
 from result_trees import COUNTS, make_run, make_spec
 from scratchbook import models
 from scratchbook.cam.run import map_run
-from scratchbook.config.errors import ScratchbookError
+from scratchbook.errors import ScratchbookError
 from scratchbook.config.layers import layer_object
 from scratchbook.results.paths import RunFiles
-from scratchbook.results.reading import read_cam, read_record
+from scratchbook.results.hdf5 import read_cam
+from scratchbook.results.reading import read_record
 
 SHAPE = (32, 32, 3)
 CHOICES = {"epochs": [1], "images": 4, "layer": None, "method": "gradcam", "target": "label"}

@@ -44,7 +44,7 @@ from scratchbook.comparison.statistics import (
     summarise,
 )
 from scratchbook.comparison.verdict import verdict
-from scratchbook.config.errors import ScratchbookError
+from scratchbook.errors import ScratchbookError
 from scratchbook.evaluation import wilson
 from scratchbook.results.paths import NotebookFiles, Results
 

@@ -25,7 +25,7 @@ from pydantic import ValidationError
 
 from scratchbook.config import datasets, specs
 from scratchbook.config.datasets import Dataset, Datasets
-from scratchbook.config.errors import ScratchbookError
+from scratchbook.errors import ScratchbookError
 from scratchbook.data import division
 from scratchbook.data.image import to_rgb
 from scratchbook.data.location import KINDS, fingerprint

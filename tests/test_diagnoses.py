@@ -22,7 +22,7 @@ from scratchbook.comparison import compare
 from scratchbook.comparison.tables import Comparison
 from scratchbook.comparison.verdict import COVERS_IMAGES
 from scratchbook.config.diagnoses import DIAGNOSES, Diagnoses, Diagnosis, Thresholds
-from scratchbook.config.errors import ScratchbookError
+from scratchbook.errors import ScratchbookError
 from scratchbook.diagnoses import (
     RULES,
     ExperimentSeen,

@@ -26,7 +26,7 @@ from sklearn.metrics import (
 from statsmodels.stats.proportion import proportion_confint
 
 from result_trees import write_split
-from scratchbook.config.errors import ScratchbookError
+from scratchbook.errors import ScratchbookError
 from scratchbook.evaluation import (
     calibration,
     evaluate,

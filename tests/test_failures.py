@@ -16,10 +16,11 @@ import pytest
 from projects import NOTEBOOK, REPOSITORY, make_project, snakemake
 from result_trees import make_page, make_results
 from scratchbook.comparison import compare, write_comparison
-from scratchbook.config.errors import ScratchbookError
+from scratchbook.errors import ScratchbookError
 from scratchbook.evaluation import write_metrics
 from scratchbook.report.chapter import write_chapter
 from scratchbook.report.html import write_page
+from scratchbook.results.paths import Results
 
 WILD = NOTEBOOK.replace(
     "    title: a wide net\n",
@@ -63,9 +64,10 @@ def test_a_diverging_run_leaves_the_others_and_a_page_that_says_so(tmp_path: Pat
 def rendered(page: dict[str, Any], results: Path) -> tuple[str, str]:
     """report.html and notebook.md of a page's results, compared."""
     folder = results / page["name"]
-    write_comparison(compare(page, results, resamples=20), folder)
-    write_chapter(page, results, folder)
-    write_page([page], results, REPOSITORY / "report", results / "report.html", "snakemake")
+    made = Results(results)
+    write_comparison(compare(page, made, resamples=20), made.notebook(page["name"]))
+    write_chapter(page, made)
+    write_page([page], made, REPOSITORY / "report", results / "report.html", "snakemake")
     return (results / "report.html").read_text("utf-8"), (folder / "notebook.md").read_text("utf-8")
 
 

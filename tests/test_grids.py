@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from projects import REPOSITORY, make_project, planned, scratchbook
 from result_trees import make_page, make_results
 from scratchbook.comparison import compare, write_comparison
-from scratchbook.config.errors import ScratchbookError
+from scratchbook.errors import ScratchbookError
 from scratchbook.config.notebooks import GridMember, Notebook
 from scratchbook.config.project import load_project
 from scratchbook.config.strict import NAME_PATTERN

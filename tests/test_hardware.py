@@ -75,7 +75,7 @@ def test_another_user_of_the_machine_waits_for_the_same_locks() -> None:
         pytest.skip("only root can be another user")
     as_nobody = (
         "import os, sys\nfrom pathlib import Path\n"
-        "from scratchbook.config.errors import ScratchbookError\n"
+        "from scratchbook.errors import ScratchbookError\n"
         "from scratchbook.hardware import leased_gpu\nos.setuid(65534)\n"
         "try:\n    with leased_gpu(Path(sys.argv[1]), print, wait=0.05) as device:\n"
         "        print(device)\n"

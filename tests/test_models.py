@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from result_trees import COUNTS, make_run, make_spec
 from scratchbook import models
-from scratchbook.config.errors import ScratchbookError
+from scratchbook.errors import ScratchbookError
 from scratchbook.config.layers import layer_object
 from scratchbook.models.kernels import layer_class
 from scratchbook.models.weights import weights_files

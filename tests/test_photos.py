@@ -11,7 +11,7 @@ from PIL import Image
 
 from projects import scratchbook
 from scratchbook.cam.photos import read_photos
-from scratchbook.config.errors import ScratchbookError
+from scratchbook.errors import ScratchbookError
 
 DATASET = {"size": [12, 10], "resize": {"method": "bilinear", "fit": "crop"}}
 

@@ -13,7 +13,7 @@ import pytest
 from projects import REPOSITORY, make_project, run, scratchbook
 from result_trees import make_page, make_results
 from scratchbook.cli.listing import reproduced
-from scratchbook.config.errors import ScratchbookError
+from scratchbook.errors import ScratchbookError
 from scratchbook.reproduction import collect_records, reproduction_page
 from scratchbook.results.errors import DamagedError
 from scratchbook.results.paths import Results, RunFiles

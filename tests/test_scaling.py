@@ -16,7 +16,7 @@ from result_trees import copy_experiment, make_page, make_results
 from scratchbook.comparison import compare, write_comparison
 from scratchbook.config import project as project_module
 from scratchbook.config.project import Project, load_project
-from scratchbook.config.specs import Page
+from scratchbook.specs import Page
 from scratchbook.models import checks
 from scratchbook.report.html import _chapter
 from scratchbook.report.loading import load_notebook

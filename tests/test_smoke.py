@@ -38,7 +38,7 @@ def test_a_rehearsal_runs_every_experiment_for_one_epoch_and_leaves_real_results
 
 @needs_cifar_10
 def test_cifar_10_is_prepared_whole_within_its_time_and_memory(tmp_path: Path) -> None:
-    from scratchbook.data.prepared import Prepared
+    from scratchbook.results.prepared import Prepared
 
     project = make_project(tmp_path / "project")
     shutil.copytree(REPOSITORY / "config", project / "config", dirs_exist_ok=True)

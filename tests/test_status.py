@@ -13,40 +13,47 @@ from typing import Any
 import pytest
 
 from projects import scratchbook
+from result_trees import COUNTS, make_run, make_spec
+from scratchbook.results.paths import Results
 from scratchbook.status import RunStatus, run_statuses, status_table
 
-RUN = Path("halves/narrow/seed0")
-SPEC = {"epochs": 50, "batch_size": 8, "recorded_parameters": None}
+RUN = ("halves", "narrow", 0)
+SPEC = make_spec(epochs=50)
 TRIAL = {"name": "halves", "seeds": [0], "experiments": [{"name": "narrow", "spec": SPEC}]}
 NOW = 1_000_000.0
 
 
-def epoch(number: int, left: str = "13 s") -> str:
-    return (
-        f"epoch {number}/50  loss 0.7485  accuracy 0.777  val_loss 0.8376  val_accuracy 0.7{number}"
-        f"  1,490 images/s  {left} left"
+def told(epoch: int, each: float = 1.0, **more: Any) -> dict[str, Any]:
+    return {
+        "epoch": epoch,
+        "epochs": 50,
+        "figures": {"loss": 0.7485, "val_accuracy": 0.7 + epoch / 1000},
+        "images_per_second": 1490.0,
+        "seconds_left": each * (50 - epoch),
+        "epoch_seconds": each,
+        **more,
+    }
+
+
+def tell(root: Path, age: float = 1.0, unfinished: bool = True, **more: Any) -> None:
+    """What a job leaves that told this so many seconds ago."""
+    results = Results(root)
+    file = results.progress(*RUN)
+    file.parent.mkdir(parents=True)
+    said = {"stage": "training", "state": "running", "updated": NOW - age, **more}
+    file.write_text(json.dumps(said))
+    if unfinished:
+        results.state(*RUN).mkdir(parents=True)
+
+
+def write_run(root: Path, spec: dict[str, Any]) -> None:
+    make_run(
+        Results(root).run(*RUN).folder, spec, 0, classes=("a", "b"), counts=COUNTS, accuracy=0.75
     )
 
 
-def write_log(results: Path, *lines: str, age: float = 1.0, state: bool = True) -> None:
-    log = results / "logs" / RUN / "train.log"
-    log.parent.mkdir(parents=True)
-    log.write_text("\n".join(["I0000 something of a library", *lines]) + "\n")
-    os.utime(log, (NOW - age, NOW - age))
-    if state:
-        (results / "state" / RUN).mkdir(parents=True)
-
-
-def write_run(results: Path, spec: dict[str, Any]) -> None:
-    folder = results / RUN
-    folder.mkdir(parents=True)
-    values = {"epochs": 3, "best_epoch": 2, "images_per_second": 2046.4, "spec": spec}
-    (folder / "run.json").write_text(json.dumps(values))
-    (folder / "history.csv").write_text("epoch,val_accuracy\n1,0.5\n2,0.75\n3,0.625\n")
-
-
-def status(results: Path) -> RunStatus:
-    (row,) = run_statuses(results, [TRIAL], NOW)
+def status(root: Path) -> RunStatus:
+    (row,) = run_statuses(Results(root), [TRIAL], NOW)
     return row
 
 
@@ -54,81 +61,92 @@ def test_a_run_that_left_nothing_waits(tmp_path: Path) -> None:
     assert status(tmp_path) == RunStatus("halves", "narrow", 0, "waiting", 50)
 
 
-def test_a_run_in_training_is_as_far_as_its_last_line_says(tmp_path: Path) -> None:
-    write_log(tmp_path, epoch(11), epoch(12, "1.2 h"), "7 of 90")
+def test_a_run_in_training_is_as_far_as_its_job_told(tmp_path: Path) -> None:
+    tell(tmp_path, **told(12, each=115.0))
     assert status(tmp_path) == RunStatus(
-        "halves", "narrow", 0, "training", 50, 12, 0.712, 1490.0, "1.2 h"
+        "halves", "narrow", 0, "training", 50, 12, 0.712, 1490.0, "73 min"
     )
 
 
 def test_a_run_that_goes_on_counts_the_epochs_before_it_was_killed(tmp_path: Path) -> None:
-    write_log(tmp_path, "going on after epoch 31")
+    tell(tmp_path, epoch=31, epochs=50)
     assert (status(tmp_path).state, status(tmp_path).epoch) == ("training", 31)
 
 
 def test_a_run_that_has_only_started_is_in_training(tmp_path: Path) -> None:
-    write_log(tmp_path, state=False)
+    tell(tmp_path, unfinished=False)
     assert (status(tmp_path).state, status(tmp_path).epoch) == ("training", 0)
 
 
 def test_a_failed_run_says_why(tmp_path: Path) -> None:
-    write_log(tmp_path, epoch(1), "error: the loss became nan in epoch 2", "Traceback", age=9999)
+    message = "the loss became nan in epoch 2"
+    tell(tmp_path, age=9999, **told(1, state="failed", message=message))
     row = status(tmp_path)
-    assert (row.state, row.epoch) == ("failed", 1)
-    assert row.detail == "the loss became nan in epoch 2"
+    assert (row.state, row.epoch, row.left, row.detail) == ("failed", 1, "", message)
 
 
 def test_an_interrupted_run_says_so_at_once(tmp_path: Path) -> None:
-    write_log(tmp_path, epoch(4), "interrupted; start Snakemake again to go on")
+    tell(tmp_path, **told(4, state="interrupted"))
     row = status(tmp_path)
     assert (row.state, row.epoch, row.left) == ("stale", 4, "")
     assert row.detail == "interrupted; start Snakemake again to go on"
 
 
 @pytest.mark.parametrize(
-    ("lines", "age", "state"),
+    ("said", "age", "state"),
     [
-        ([epoch(12, "38 s")], 100, "training"),  # epochs of one second
-        ([epoch(12, "38 s")], 130, "stale"),
-        ([epoch(12, "38 min")], 230, "training"),  # epochs of one minute
-        ([epoch(12, "38 min")], 250, "stale"),
-        ([], 800, "training"),  # the first epoch may take long
-        ([], 1000, "stale"),
-        ([epoch(12)], -3600, "training"),  # the clock was put back
+        (told(12), 100, "training"),  # epochs of one second
+        (told(12), 130, "stale"),
+        (told(12, each=60), 230, "training"),
+        (told(12, each=60), 250, "stale"),
+        ({}, 800, "training"),  # the first epoch may take long
+        ({}, 1000, "stale"),
+        (told(12), -3600, "training"),  # the clock was put back
     ],
 )
-def test_a_run_is_stale_once_its_log_rests_for_longer_than_its_epochs_take(
-    tmp_path: Path, lines: list[str], age: float, state: str
+def test_a_run_is_stale_once_its_job_rests_for_longer_than_its_epochs_take(
+    tmp_path: Path, said: dict[str, Any], age: float, state: str
 ) -> None:
-    write_log(tmp_path, *lines, age=age)
+    tell(tmp_path, age=age, **said)
     assert status(tmp_path).state == state
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"stage": "training"}', "\x00"])
+def test_a_damaged_progress_file_stops_nothing(tmp_path: Path, text: str) -> None:
+    tell(tmp_path, **told(12))
+    Results(tmp_path).progress(*RUN).write_text(text)
+    assert status(tmp_path).state == "waiting"
+
+
 def test_a_finished_run_shows_its_best_epoch(tmp_path: Path) -> None:
-    write_log(tmp_path, epoch(3), state=False, age=9999)
-    write_run(tmp_path, {**SPEC, "recorded_parameters": 7})
+    tell(tmp_path, unfinished=False, age=9999, **told(3, state="done"))
+    write_run(tmp_path, SPEC | {"recorded_parameters": 7})
     row = status(tmp_path)
-    assert (row.state, row.epoch, row.val_accuracy) == ("done", 3, 0.75)
-    assert (row.images_per_second, row.detail) == (2046.4, "best in epoch 2")
+    assert (row.state, row.epoch, row.images_per_second) == ("done", 50, 320.0)
+    assert (row.val_accuracy, row.detail) == (pytest.approx(0.7127, abs=0.001), "best in epoch 48")
 
 
 def test_a_finished_run_of_another_spec_is_stale(tmp_path: Path) -> None:
-    write_run(tmp_path, {**SPEC, "batch_size": 16, "schedule": {"warmup": 1}})
+    write_run(tmp_path, SPEC | {"batch_size": 16, "label_smoothing": 0.1})
     row = status(tmp_path)
-    assert (row.state, row.detail) == ("stale", "declared otherwise now: batch_size, schedule")
+    assert (row.state, row.detail) == (
+        "stale",
+        "declared otherwise now: batch_size, label_smoothing",
+    )
 
 
-def test_results_that_were_removed_wait_though_their_log_is_there(tmp_path: Path) -> None:
-    write_log(tmp_path, epoch(50), state=False, age=9999)
+def test_results_that_were_removed_wait_though_their_progress_is_there(tmp_path: Path) -> None:
+    tell(tmp_path, unfinished=False, age=9999, **told(50, state="done"))
     assert status(tmp_path) == RunStatus("halves", "narrow", 0, "waiting", 50)
 
 
 def test_damaged_files_are_named_and_stop_nothing(tmp_path: Path) -> None:
     write_run(tmp_path, SPEC)
-    (tmp_path / RUN / "history.csv").write_text("")
+    run = Results(tmp_path).run(*RUN)
+    run.history.write_text("")
     assert (status(tmp_path).state, status(tmp_path).val_accuracy) == ("failed", None)
     assert "history.csv cannot be read; remove it" in status(tmp_path).detail
-    (tmp_path / RUN / "run.json").write_text("{")
+    run.record.write_text("{")
     assert status(tmp_path).state == "failed"
     assert "run.json cannot be read" in status(tmp_path).detail
 
@@ -136,7 +154,10 @@ def test_damaged_files_are_named_and_stop_nothing(tmp_path: Path) -> None:
 def test_seeds_asked_for_on_the_command_line_are_shown_too(tmp_path: Path) -> None:
     (tmp_path / "state/halves/narrow/seed10").mkdir(parents=True)
     (tmp_path / "halves/narrow/seed2").mkdir(parents=True)
-    assert [row.seed for row in run_statuses(tmp_path, [TRIAL], NOW)] == [0, 2, 10]
+    (tmp_path / "progress/halves/narrow").mkdir(parents=True)
+    (tmp_path / "progress/halves/narrow/seed7.json").touch()
+    seeds = [row.seed for row in run_statuses(Results(tmp_path), [TRIAL], NOW)]
+    assert seeds == [0, 2, 7, 10]
 
 
 def test_the_table_is_aligned_and_counts() -> None:
@@ -158,8 +179,12 @@ def test_the_command_reads_what_real_runs_leave(project: Path) -> None:
     answer = scratchbook(project, "status")
     assert "2 runs: 2 done" in answer.stdout, answer.stderr
     (project / "results/halves/wide/seed0/run.json").unlink()
-    (project / "results/state/halves/wide/seed0").mkdir(parents=True)
-    (project / "results/logs/halves/wide/seed0/train.log").touch()
+    results = Results(project / "results")
+    results.state("halves", "wide", 0).mkdir(parents=True)
+    progress = results.progress("halves", "wide", 0)
+    told = json.loads(progress.read_text())
+    assert (told["stage"], told["state"], told["total"]) == ("mapping", "done", 2)
+    progress.write_text(json.dumps({**told, "stage": "training", "state": "running", "epoch": 2}))
     answer = scratchbook(project, "status", "halves")
     row = next(line for line in answer.stdout.splitlines() if " wide " in line)
     assert row.split()[3:5] == ["training", "2/2"]

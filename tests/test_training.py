@@ -28,7 +28,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scratchbook import models
-from scratchbook.config.errors import ScratchbookError
+from scratchbook.errors import ScratchbookError
 from scratchbook.data.rows import run_rows, sample_rows
 from scratchbook.models.whitening import whitening_filters
 from scratchbook.results.paths import RunFiles

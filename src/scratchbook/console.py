@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO, Unpack
 
-from scratchbook.config.errors import ScratchbookError
+from scratchbook.errors import ScratchbookError
 from scratchbook.results.progress import Progress, ProgressFile, Stage
 
 _BAR_WIDTH = 30

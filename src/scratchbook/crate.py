@@ -16,12 +16,12 @@ from rocrate.model.contextentity import ContextEntity
 from rocrate.model.entity import Entity
 from rocrate.rocrate import ROCrate
 
-from scratchbook.config.specs import Page
 from scratchbook.results.files import write_json
 from scratchbook.results.paths import Results, RunFiles
 from scratchbook.results.prepared import Prepared
 from scratchbook.results.reading import read_record
 from scratchbook.results.records import RunRecord
+from scratchbook.specs import Page
 
 PROFILES = {
     "https://w3id.org/ro/wfrun/process/0.5": ("Process Run Crate", "0.5"),

@@ -17,12 +17,12 @@ import numpy as np
 from scratchbook.comparison.tables import Comparison
 from scratchbook.comparison.verdict import COVERS_BOTH
 from scratchbook.config.diagnoses import DIAGNOSES, Diagnosis, Scope, Thresholds
-from scratchbook.config.specs import Page, Recorded, Spec, declared_otherwise
 from scratchbook.language import tr
 from scratchbook.results.errors import MissingError, readable
 from scratchbook.results.paths import Results, RunFiles
 from scratchbook.results.reading import read_history, read_metrics, read_record
 from scratchbook.results.records import History, Metrics, SplitMetrics
+from scratchbook.specs import Page, Recorded, Spec, declared_otherwise
 
 T = TypeVar("T")
 Rule = TypeVar("Rule", bound=Callable[..., "Shown | None"])

@@ -15,7 +15,7 @@ import numpy as np
 
 from scratchbook.results.errors import DamagedError, DivergedError
 from scratchbook.results.files import write_json
-from scratchbook.results.reading import Predictions, open_predictions
+from scratchbook.results.hdf5 import Predictions, open_predictions
 from scratchbook.results.records import (
     BriefMetrics,
     Metrics,

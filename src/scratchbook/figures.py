@@ -105,18 +105,15 @@ class Figure:
 
     def column(self, table: Table) -> Column | None:
         """Its place in a table."""
-        if self.columns is None:
-            return Column(self.label, self.form)
-        return self.columns.get(table)
+        every = {table: Column(self.label, self.form)}
+        return (every if self.columns is None else self.columns).get(table)
 
     @property
     def fields(self) -> list[str]:
         """Its columns in compare.csv."""
-        if not self.compared:
-            return []
-        parts = ["", *(["_low", "_high"] if self.interval else [])]
-        parts += ["_values"] if self.interval or self.each_seed else []
-        return [self.name + part for part in parts]
+        interval = ["_low", "_high"] if self.interval else []
+        values = ["_values"] if self.interval or self.each_seed else []
+        return [self.name + part for part in ("", *interval, *values) if self.compared]
 
 
 def shown(table: Table, *groups: str) -> list[tuple[Figure, Column]]:
@@ -138,27 +135,16 @@ def fields(group: str) -> list[str]:
 
 def _of_split(prefix: str, read: Callable[[SplitMetrics], float]) -> Callable[..., float | None]:
     """Reads a figure of one split."""
-
-    def of(run: Measured) -> float | None:
-        split = run.split(prefix)
-        return None if split is None else read(split)
-
-    return of
+    return lambda run: None if (split := run.split(prefix)) is None else read(split)
 
 
 def _accuracy(split: SplitMetrics) -> float:
     return split["accuracy"]["value"]
 
 
-def _log_loss(split: SplitMetrics) -> float:
-    return split["log_loss"]
-
-
 def _gap(run: Measured) -> float | None:
     trained, validated = run.split("train"), run.split("val")
-    if trained is None or validated is None:
-        return None
-    return _accuracy(trained) - _accuracy(validated)
+    return _accuracy(trained) - _accuracy(validated) if trained and validated else None
 
 
 def _multiply_adds(run: Measured) -> int | None:
@@ -171,8 +157,7 @@ def _training_flops(run: Measured) -> float | None:
     """A multiply-add is two operations, and the way back costs twice the way forward (Amodei and
     Hernandez, AI and Compute, 2018): six an image. Augmentation and evaluation are left out, and
     frozen layers are counted like the others."""
-    multiply_adds = _multiply_adds(run)
-    if multiply_adds is None:
+    if (multiply_adds := _multiply_adds(run)) is None:
         return None
     return 6.0 * multiply_adds * run.record["data"]["counts"]["train"] * run.record["epochs"]
 
@@ -186,116 +171,76 @@ def _reached_epoch(run: Measured) -> int | None:
 
 def _reached_flops(run: Measured) -> float | None:
     epoch, flops = _reached_epoch(run), _training_flops(run)
-    if epoch is None or flops is None:
-        return None
-    return flops * epoch / run.record["epochs"]
+    return None if epoch is None or flops is None else flops * epoch / run.record["epochs"]
 
 
 # --- the list -------------------------------------------------------------------------------------
 
 
-def _share(head: str, label: str, prefix: str, each: str) -> Figure:
+def _share(prefix: str, label: str, head: str, each: str) -> Figure:
     """The accuracy on a split, under its heads in the tables of experiments and of seeds."""
-    columns: dict[Table, Column] = {
-        "page": Column(head, "percent"),
-        "seeds": Column(each, "percent"),
-        "notebook": Column(head.lower(), ".4f"),
-        "export": Column(head.lower(), ".1%"),
-    }
     return Figure(
         f"{prefix}_accuracy", label, _of_split(prefix, _accuracy), higher_is_better=True,
-        interval=True, group="accuracy", columns=columns,
+        interval=True, group="accuracy",
+        columns={"page": Column(head, "percent"), "seeds": Column(each, "percent"),
+                 "notebook": Column(head.lower(), ".4f"), "export": Column(head.lower(), ".1%")},
     )  # fmt: skip
 
 
-def _loss(label: str, prefix: str, columns: Mapping[Table, Column]) -> Figure:
+def _loss(prefix: str, label: str, columns: Mapping[Table, Column]) -> Figure:
     return Figure(
-        f"{prefix}_loss", label, _of_split(prefix, _log_loss), unit="nats", each_seed=True,
-        higher_is_better=False, group="loss", columns=columns,
+        f"{prefix}_loss", label, _of_split(prefix, lambda split: split["log_loss"]), unit="nats",
+        each_seed=True, higher_is_better=False, group="loss", columns=columns,
     )  # fmt: skip
 
 
-FIGURES: dict[str, Figure] = {
-    figure.name: figure
-    for figure in (
-        Figure(
-            "parameters", mark("parameters"), lambda run: run.record["parameters"]["total"],
-            form=",.0f", seeds="first", group="size",
-            columns={
-                "page": Column(mark("Parameters"), "count"),
-                "notebook": Column(mark("parameters"), ",.0f"),
-                "export": Column("parameters", ",.0f"),
-            },
-        ),
-        Figure(
-            "trainable", mark("trainable"),
-            lambda run: run.record["parameters"]["trainable"],
-            form=",.0f", seeds="first", group="size", columns={},
-        ),
-        Figure(
-            "best_epoch", mark("best epoch"), lambda run: run.record["best_epoch"],
-            form=",.0f", group="course",
-            columns={
-                "page": Column(mark("Best epoch"), "count"),
-                "notebook": Column(mark("best epoch"), ".4g"),
-                "export": Column("best epoch", ",.0f"),
-            },
-        ),
-        Figure(
-            "epochs", mark("epochs"), lambda run: run.record["epochs"],
-            form=",.0f", group="course", columns={},
-        ),
-        _share(mark("Train"), mark("train accuracy"), "train", mark("Train, %")),
-        _share(mark("Validation"), mark("val accuracy"), "val", mark("Validation, %")),
-        _share(mark("Test"), mark("test accuracy"), "test", mark("Test, %")),
-        Figure(
-            "gap", mark("train − validation accuracy"), _gap, higher_is_better=False, group="gap",
-            columns={"page": Column(mark("Gap"), "points")},
-        ),
-        _loss(mark("train loss"), "train", {}),
-        _loss(mark("val loss"), "val", {}),
-        _loss(mark("test loss"), "test", {"seeds": Column(mark("Test log loss"), ".3f")}),
-        Figure(
-            "test_macro_f1", mark("macro F1"),
-            _of_split("test", lambda split: split["macro_f1"]),
-            higher_is_better=True, compared=False,
-            columns={"seeds": Column(mark("Macro F1"), ".3f")},
-        ),
-        Figure(
-            "seconds", mark("seconds of training"), lambda run: run.record["training_seconds"],
-            form=",.0f", unit="s", higher_is_better=False, group="cost",
-            columns={
-                "page": Column(mark("Time"), "duration"),
-                "seeds": Column(mark("Training"), "duration"),
-                "export": Column("seconds", ",.0f"),
-            },
-        ),
-        Figure(
-            "images_per_second", mark("images a second"),
-            lambda run: run.record["images_per_second"],
-            form=",.0f", unit="images/s", higher_is_better=True, group="cost",
-            columns={"seeds": Column(mark("Images/s"), ",.0f")},
-        ),
-        Figure(
-            "multiply_adds", mark("multiply-adds an image"), _multiply_adds,
-            form=",.0f", higher_is_better=False, group="cost", columns={},
-        ),
-        Figure(
-            "training_flops", mark("operations of the training"), _training_flops,
-            unit="FLOP", higher_is_better=False, group="cost",
-            columns={"page": Column("", "operations")},
-        ),
-        Figure(
-            "reached_epoch", mark("first epoch of the accuracy to reach"), _reached_epoch,
-            form=",.0f", seeds="mean of all", higher_is_better=False, group="cost",
-            columns={"export": Column("reached in epoch", ".3g")},
-        ),
-        Figure(
-            "reached_flops", mark("operations until the accuracy to reach"), _reached_flops,
-            unit="FLOP", seeds="mean of all", higher_is_better=False, group="cost",
-            columns={"export": Column("reached after FLOP", ".2g")},
-        ),
-    )
-}  # fmt: skip
+_LIST = (
+    Figure("parameters", mark("parameters"), lambda run: run.record["parameters"]["total"],
+           ",.0f", seeds="first", group="size",
+           columns={"page": Column(mark("Parameters"), "count"),
+                    "notebook": Column(mark("parameters"), ",.0f"),
+                    "export": Column("parameters", ",.0f")}),
+    Figure("trainable", mark("trainable"), lambda run: run.record["parameters"]["trainable"],
+           ",.0f", seeds="first", group="size", columns={}),
+    Figure("best_epoch", mark("best epoch"), lambda run: run.record["best_epoch"],
+           ",.0f", group="course",
+           columns={"page": Column(mark("Best epoch"), "count"),
+                    "notebook": Column(mark("best epoch"), ".4g"),
+                    "export": Column("best epoch", ",.0f")}),
+    Figure("epochs", mark("epochs"), lambda run: run.record["epochs"],
+           ",.0f", group="course", columns={}),
+    _share("train", mark("train accuracy"), mark("Train"), mark("Train, %")),
+    _share("val", mark("val accuracy"), mark("Validation"), mark("Validation, %")),
+    _share("test", mark("test accuracy"), mark("Test"), mark("Test, %")),
+    Figure("gap", mark("train − validation accuracy"), _gap, higher_is_better=False, group="gap",
+           columns={"page": Column(mark("Gap"), "points")}),
+    _loss("train", mark("train loss"), {}),
+    _loss("val", mark("val loss"), {}),
+    _loss("test", mark("test loss"), {"seeds": Column(mark("Test log loss"), ".3f")}),
+    Figure("test_macro_f1", mark("macro F1"), _of_split("test", lambda split: split["macro_f1"]),
+           higher_is_better=True, compared=False,
+           columns={"seeds": Column(mark("Macro F1"), ".3f")}),
+    Figure("seconds", mark("seconds of training"), lambda run: run.record["training_seconds"],
+           ",.0f", "s", higher_is_better=False, group="cost",
+           columns={"page": Column(mark("Time"), "duration"),
+                    "seeds": Column(mark("Training"), "duration"),
+                    "export": Column("seconds", ",.0f")}),
+    Figure("images_per_second", mark("images a second"),
+           lambda run: run.record["images_per_second"],
+           ",.0f", "images/s", higher_is_better=True, group="cost",
+           columns={"seeds": Column(mark("Images/s"), ",.0f")}),
+    Figure("multiply_adds", mark("multiply-adds an image"), _multiply_adds,
+           ",.0f", higher_is_better=False, group="cost", columns={}),
+    Figure("training_flops", mark("operations of the training"), _training_flops,
+           unit="FLOP", higher_is_better=False, group="cost",
+           columns={"page": Column("", "operations")}),
+    Figure("reached_epoch", mark("first epoch of the accuracy to reach"), _reached_epoch,
+           ",.0f", seeds="mean of all", higher_is_better=False, group="cost",
+           columns={"export": Column("reached in epoch", ".3g")}),
+    Figure("reached_flops", mark("operations until the accuracy to reach"), _reached_flops,
+           unit="FLOP", seeds="mean of all", higher_is_better=False, group="cost",
+           columns={"export": Column("reached after FLOP", ".2g")}),
+)  # fmt: skip
+FIGURES = {figure.name: figure for figure in _LIST}
 COMPARED = {name: figure for name, figure in FIGURES.items() if figure.compared}
 """Those that compare.csv has and key results may hold."""

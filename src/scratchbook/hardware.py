@@ -16,11 +16,11 @@ from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import Any
 
 from filelock import FileLock, Timeout
 
-from scratchbook.config.errors import ScratchbookError
+from scratchbook.errors import ScratchbookError
+from scratchbook.results.records import Hardware
 
 BACKENDS = "tensorflow, jax and torch will do"
 _BF16_FLAGS = {"amx_bf16", "avx512_bf16"}
@@ -29,7 +29,7 @@ _DEVICE = re.compile(r"\d|GPU-|MIG-")  # how an id in CUDA_VISIBLE_DEVICES begin
 _UNUSED = ("sklearn", "pandas", "matplotlib")  # by what is used of Keras
 
 
-def describe_hardware(threads: int, on_gpu: bool) -> dict[str, Any]:
+def describe_hardware(threads: int, on_gpu: bool) -> Hardware:
     """CPU, cores, memory, the GPUs if one is used, and threads, for `run.json`."""
     return {
         "cpu": _cpu_name(),

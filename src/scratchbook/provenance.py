@@ -9,9 +9,10 @@ import sys
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+
+from scratchbook.results.records import Git
 
 NUMERIC_PACKAGES = {  # of each Keras backend: what the bits of a run can hang on
     "tensorflow": ["keras", "tensorflow", "tensorflow-cpu", "numpy", "h5py"],
@@ -50,7 +51,7 @@ def hash_code() -> str:
     return digest.hexdigest()
 
 
-def describe_git(folder: Path) -> dict[str, Any]:
+def describe_git(folder: Path) -> Git:
     """The commit of the code and whether tracked files differ from it; None outside git."""
     commit = _git(folder, "rev-parse", "HEAD")
     changes = _git(folder, "status", "--porcelain", "--untracked-files=no")

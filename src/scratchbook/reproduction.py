@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from scratchbook.config.errors import ScratchbookError, nearest
-from scratchbook.config.specs import DeclaredExperiment, Page, Trial
 from scratchbook.diagnoses import diagnose_run, thresholds_of, unmuted
+from scratchbook.errors import ScratchbookError, nearest
 from scratchbook.results.paths import Results, RunFiles
 from scratchbook.results.reading import read_history, read_metrics, read_record
 from scratchbook.results.records import History, Metrics, RunRecord, SplitMetrics
+from scratchbook.specs import DeclaredExperiment, Page, Trial
 
 COMMAND = "scratchbook reproduction"
 _HEAD = (

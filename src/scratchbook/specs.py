@@ -1,29 +1,251 @@
-"""What a resolved spec has to do with a run: is it the one that the run was trained by?"""
+"""What a project's declarations resolve to: the types of the plain values that can be hashed,
+written and handed to a job, and whether two specs are the same training."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NotRequired
+
+from typing_extensions import TypedDict  # which pydantic can check, before Python 3.12 too
 
 
-def declared_otherwise(spec: dict[str, Any], trained: dict[str, Any]) -> list[str]:
+class KerasObject(TypedDict):
+    """A serialized Keras object, as `keras.saving` knows it."""
+
+    class_name: str
+    config: dict[str, Any]  # Keras's own arguments, or a Residual's, a Backbone's, a Whitening's
+
+
+class Schedule(TypedDict):
+    """The learning rate of each epoch."""
+
+    warm_up: int
+    decay: Literal["none", "cosine", "step"]
+    every: int | None
+    factor: float | None
+
+
+class InitialWeights(TypedDict):
+    """Whose weights a run starts from."""
+
+    experiment: str
+    checkpoint: str | int  # best, last or an epoch
+
+
+class Spec(TypedDict):
+    """What determines an experiment's runs, with every default filled in."""
+
+    dataset: str
+    layers: list[KerasObject]
+    augment: list[KerasObject]
+    optimizer: KerasObject
+    loss: str
+    batch_size: int
+    epochs: int
+    train_samples: int | None
+    callbacks: list[KerasObject]
+    validation: Literal["validation", "test"]
+    recorded_parameters: NotRequired[int | None]  # assertions, no part of a training
+    recorded_trainable: NotRequired[int | None]
+    # written only where there is one
+    initial_weights: NotRequired[InitialWeights]
+    schedule: NotRequired[Schedule]
+    label_smoothing: NotRequired[float]
+    test_time_flip: NotRequired[str]
+
+
+class Recorded(TypedDict, total=False):
+    """What an earlier notebook wrote down of an experiment."""
+
+    parameters: int
+    trainable: int
+    epoch: int
+    train_accuracy: float
+    val_accuracy: float
+    train_loss: float
+    val_loss: float
+    weights: str
+
+
+class DeclaredExperiment(TypedDict):
+    """One experiment of a notebook. The words are a page's alone."""
+
+    name: str
+    parent: str | None
+    recorded: Recorded
+    spec: Spec
+    group: NotRequired[str]  # the grid that made it, and with which values
+    point: NotRequired[dict[str, Any]]
+    title: NotRequired[str]
+    notes: NotRequired[list[str]]
+
+
+class Cam(TypedDict):
+    """What Grad-CAM is to look at."""
+
+    epochs: list[int | str]
+    images: int | list[int | str]
+    layer: str | None
+    method: Literal["gradcam", "hirescam"]
+    target: Literal["label", "predicted"]
+
+
+class Trial(TypedDict):
+    """What a notebook tries and measures, without a word of its text."""
+
+    name: str
+    dataset: str
+    validation: Literal["validation", "test"]
+    baseline: str
+    metric: str
+    reach: float | None
+    seeds: list[int]
+    smoke: bool
+    cam: Cam | None
+    experiments: list[DeclaredExperiment]
+
+
+class KeyResult(TypedDict):
+    """One line of the key results."""
+
+    text: str
+    recorded: float | None
+
+
+class DeclaredGrid(TypedDict):
+    """The words on a grid."""
+
+    name: str
+    title: str
+    notes: list[str]
+
+
+class DiagnosisSettings(TypedDict):
+    """Which findings a notebook mutes, and where the rules draw their lines."""
+
+    mute: list[str]
+    thresholds: dict[str, float]
+
+
+class Page(Trial):
+    """All that a page says beside its figures: what is tried, and the words about it."""
+
+    language: str
+    title: str
+    goal: str
+    lang: str
+    notes: list[str]
+    grids: list[DeclaredGrid]
+    diagnoses: DiagnosisSettings
+    key_results: list[KeyResult]
+
+
+class Resize(TypedDict):
+    """How an image of another size is brought to a data set's."""
+
+    method: Literal["bilinear", "bicubic", "lanczos", "nearest", "box"]
+    fit: Literal["stretch", "crop", "pad"]
+
+
+class SplitShares(TypedDict):
+    """How the splits that a source lacks are made."""
+
+    validation: float
+    test: float
+    seed: int
+
+
+class _Source(TypedDict):
+    download: str | None  # where to get it
+
+
+class _ClassFolders(_Source):
+    path: str
+    splits: dict[str, str] | None  # the folder of each split
+
+
+class FolderSource(_ClassFolders):
+    """A folder with one folder of images a class."""
+
+    kind: Literal["folder"]
+
+
+class ArchiveSource(_ClassFolders):
+    """A zip or tar with one folder of images a class."""
+
+    kind: Literal["archive"]
+
+
+class CsvSource(_Source):
+    """A table of labels beside images, in a folder or an archive."""
+
+    kind: Literal["csv"]
+    path: str
+    labels: str  # the table inside `path`
+    image: str  # where a row's image lies, e.g. `train/{id}.jpg`
+    label: str  # the columns of class and split
+    split: str | None
+    class_names: dict[str, str] | None
+
+
+class Hdf5Pair(TypedDict):
+    """The two files of one split."""
+
+    images: str
+    labels: str
+
+
+class Hdf5Source(_Source):
+    """Arrays in .h5 files, a pair of files a split."""
+
+    kind: Literal["hdf5"]
+    splits: dict[str, Hdf5Pair]
+    images: str  # the arrays' names in them
+    labels: str
+    class_names: list[str]
+
+
+class KerasSource(_Source):
+    """A data set of `keras.datasets`."""
+
+    kind: Literal["keras"]
+    name: str
+    class_names: list[str]
+
+
+class BundledSource(_Source):
+    """A table of pixels inside an installed package."""
+
+    kind: Literal["bundled"]
+    package: str
+    file: str
+    shape: list[int]  # height, width
+    class_names: list[str]
+
+
+Source = FolderSource | ArchiveSource | CsvSource | Hdf5Source | KerasSource | BundledSource
+
+
+class DatasetSpec(TypedDict):
+    """A data set's declaration with every default filled in."""
+
+    title: str
+    size: list[int]  # height, width
+    sources: list[Source]  # best first
+    resize: Resize
+    split: SplitShares
+    sample: int | None
+    duplicates: Literal["keep", "refuse"]
+    citation: str | None
+
+
+def declared_otherwise(spec: Spec, trained: Spec) -> list[str]:
     """The keys of a resolved spec as it is declared now that a run was not trained with.
 
     What was recorded elsewhere (`recorded_*`) is no part of a training.
     """
+    now, then = dict(spec), dict(trained)
     return [
         key
-        for key in sorted(spec | trained)
-        if not key.startswith("recorded_") and spec.get(key) != trained.get(key)
+        for key in sorted(now | then)
+        if not key.startswith("recorded_") and now.get(key) != then.get(key)
     ]
-
-
-def is_outdated(run: Path, spec: dict[str, Any]) -> bool:
-    """Whether the run in that folder was trained by another spec than is declared now; not where
-    there is none to read."""
-    try:
-        trained = json.loads((run / "run.json").read_text(encoding="utf-8"))["spec"]
-        return bool(declared_otherwise(spec, trained))
-    except (OSError, ValueError, LookupError, TypeError):
-        return False

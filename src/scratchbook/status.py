@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from scratchbook.config.specs import Spec, Trial, declared_otherwise
 from scratchbook.console import duration
 from scratchbook.results.errors import ResultError
 from scratchbook.results.paths import Results, RunFiles
 from scratchbook.results.progress import Progress, read_progress
 from scratchbook.results.reading import read_epochs, read_record
+from scratchbook.specs import Spec, Trial, declared_otherwise
 
 State = Literal["waiting", "training", "failed", "stale", "done"]
 

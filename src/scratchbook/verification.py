@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from scratchbook.config.errors import ScratchbookError
+from scratchbook.errors import ScratchbookError
 from scratchbook.results.errors import MissingError
+from scratchbook.results.hdf5 import open_predictions
 from scratchbook.results.paths import Results, RunFiles
-from scratchbook.results.reading import open_predictions, read_history, read_record
+from scratchbook.results.reading import read_history, read_record
 from scratchbook.results.records import History, RunRecord, WeightHashes
 
 STDERR = 2  # where the epochs of a repeated training are told; the verdicts go to stdout
@@ -42,7 +43,7 @@ def verify_run(results: Results, run: RunFiles, scratch: Path, pretrained: Path)
     for file in (run.history, run.predictions):
         if not file.is_file():
             raise MissingError(file)
-    arguments = map(str, (results.root, run.folder, scratch, pretrained))
+    arguments = map(str, (results.folder, run.folder, scratch, pretrained))
     answer = subprocess.run(
         [sys.executable, "-u", "-m", __name__, *arguments],
         env={**os.environ, "KERAS_BACKEND": recorded["backend"]},

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from scratchbook.config.errors import ScratchbookError, nearest
+from scratchbook.errors import ScratchbookError, nearest
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 

@@ -27,10 +27,10 @@ import numpy as np
 import pandas as pd
 
 from scratchbook.cam import measures
-from scratchbook.config.errors import ScratchbookError
+from scratchbook.errors import ScratchbookError
 from scratchbook.results.files import write_text
+from scratchbook.results.hdf5 import read_cam
 from scratchbook.results.paths import RunFiles
-from scratchbook.results.reading import read_cam
 from scratchbook.results.records import CamMaps
 
 MEASURES = ("spearman", "pearson", "iou", "shift", "jsd")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from scratchbook.config.errors import ScratchbookError, nearest
+from scratchbook.errors import ScratchbookError, nearest
 
 if TYPE_CHECKING:
     import keras

@@ -12,12 +12,12 @@ from scratchbook import models
 from scratchbook.cam import maps as cam_maps
 from scratchbook.cam.choices import resolve_epochs
 from scratchbook.cam.record import load_epoch
-from scratchbook.config.errors import ScratchbookError, nearest
-from scratchbook.config.specs import Cam, DatasetSpec
 from scratchbook.data.image import to_rgb
+from scratchbook.errors import ScratchbookError, nearest
 from scratchbook.results.paths import RunFiles
 from scratchbook.results.reading import read_record
 from scratchbook.results.records import CamMaps
+from scratchbook.specs import Cam, DatasetSpec
 
 
 def read_photos(files: Sequence[Path], dataset: DatasetSpec) -> np.ndarray:

@@ -11,10 +11,10 @@ import numpy as np
 from scipy.special import softmax
 
 from scratchbook.cam import maps as cam_maps
-from scratchbook.config.errors import ScratchbookError
-from scratchbook.config.specs import Cam
+from scratchbook.errors import ScratchbookError
 from scratchbook.results.prepared import Prepared
 from scratchbook.results.records import CamMaps
+from scratchbook.specs import Cam
 
 if TYPE_CHECKING:
     import keras

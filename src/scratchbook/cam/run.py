@@ -8,11 +8,11 @@ from pathlib import Path
 from scratchbook import models
 from scratchbook.cam.choices import choose_images, resolve_epochs
 from scratchbook.cam.record import explain_epochs
-from scratchbook.config.specs import Cam
+from scratchbook.results.hdf5 import write_cam
 from scratchbook.results.paths import RunFiles
 from scratchbook.results.prepared import Prepared
 from scratchbook.results.reading import read_record
-from scratchbook.results.writing import write_cam
+from scratchbook.specs import Cam
 
 
 def map_run(

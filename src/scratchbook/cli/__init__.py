@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 
-from scratchbook.config.errors import ScratchbookError
+from scratchbook.errors import ScratchbookError
 
 from . import cam, check, generate, listing, report, reproduction, status, verify
 

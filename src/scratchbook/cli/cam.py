@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from scratchbook.config.errors import ScratchbookError, nearest
+from scratchbook.errors import ScratchbookError, nearest
 from scratchbook.results.paths import Results, RunFiles
 
 from .chosen import add_smoke, chosen_project

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from functools import partial
 
 from scratchbook.config.claims import settings_of, typed_numbers
-from scratchbook.config.errors import ScratchbookError
 from scratchbook.config.project import Project
 from scratchbook.config.reading import line_of
+from scratchbook.errors import ScratchbookError
 
 from .chosen import CONFIG, add_notebooks, chosen_project
 

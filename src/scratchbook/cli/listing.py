@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from statistics import fmean
 
-from scratchbook.config.errors import ScratchbookError
-from scratchbook.config.specs import Spec, declared_otherwise
+from scratchbook.errors import ScratchbookError
 from scratchbook.results.errors import DamagedError, MissingError, readable
 from scratchbook.results.paths import RunFiles
 from scratchbook.results.reading import read_metrics, read_record
+from scratchbook.specs import Spec, declared_otherwise
 
 from .chosen import CONFIG, add_notebooks, chosen_project
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from scratchbook.config.errors import ScratchbookError
 from scratchbook.config.project import load_project
+from scratchbook.errors import ScratchbookError
 
 from .chosen import CONFIG, add_notebooks, add_smoke, chosen_project
 

@@ -6,7 +6,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from scratchbook.config.errors import ScratchbookError, nearest
+from scratchbook.errors import ScratchbookError, nearest
 
 from .chosen import add_smoke, chosen_project
 

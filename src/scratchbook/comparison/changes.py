@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable, Iterator
 from typing import Any, TypeGuard
 
-from scratchbook.config.specs import KerasObject, Spec
+from scratchbook.specs import KerasObject, Spec
 
 Row = tuple[str, KerasObject | None, KerasObject | None]
 

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from scratchbook.config.claims import Binding, bindings, typed_numbers
-from scratchbook.config.errors import ScratchbookError, nearest
+from scratchbook.errors import ScratchbookError, nearest
 from scratchbook.figures import COMPARED
 from scratchbook.language import mark, tr
 

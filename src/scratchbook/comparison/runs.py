@@ -6,17 +6,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from scratchbook.config.errors import ScratchbookError
-from scratchbook.config.specs import DeclaredExperiment, Spec, declared_otherwise
+from scratchbook.errors import ScratchbookError
 from scratchbook.figures import COMPARED, Measured
 from scratchbook.results.errors import ResultError
+from scratchbook.results.hdf5 import open_predictions
 from scratchbook.results.paths import Results, RunFiles
-from scratchbook.results.reading import (
-    open_predictions,
-    read_history,
-    read_metrics,
-    read_record,
-)
+from scratchbook.results.reading import read_history, read_metrics, read_record
+from scratchbook.specs import DeclaredExperiment, Spec, declared_otherwise
 
 
 @dataclass

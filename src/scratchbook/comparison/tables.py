@@ -34,11 +34,11 @@ from scratchbook.comparison.statistics import (
     summarise,
 )
 from scratchbook.comparison.verdict import COVERS_BOTH, COVERS_IMAGES, pair_verdict
-from scratchbook.config.errors import ScratchbookError
-from scratchbook.config.specs import Recorded, Spec, Trial
+from scratchbook.errors import ScratchbookError
 from scratchbook.evaluation import LEVEL
 from scratchbook.figures import COMPARED, PREFIXES, fields
 from scratchbook.results.paths import Results
+from scratchbook.specs import Recorded, Spec, Trial
 
 ALL_PAIRS_UP_TO = 50
 RESAMPLES = 4000

@@ -8,7 +8,7 @@ from pathlib import Path
 
 PACKAGE = "scratchbook"
 # Nothing that a stage writes hangs on how errors are told, or on how its files are carried.
-_LEFT_OUT = {"config.errors", "bucket"}
+_LEFT_OUT = {"errors", "bucket"}
 
 
 def code_of(script: Path, package: Path) -> list[Path]:

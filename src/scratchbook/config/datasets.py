@@ -14,7 +14,8 @@ from pydantic import (
     model_validator,
 )
 
-from .errors import nearest
+from scratchbook.errors import nearest
+
 from .strict import Strict, unusable
 
 DatasetName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]

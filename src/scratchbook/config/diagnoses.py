@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
+from scratchbook.errors import nearest
 from scratchbook.language import mark, tr, tr_n
 
-from .errors import nearest
 from .strict import Strict, unusable
 
 Scope = Literal["run", "experiment", "notebook"]

@@ -11,6 +11,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from scratchbook.figures import COMPARED
+
 from . import datasets, diagnoses, experiments, layers, notebooks
 from .keras_api import API_FILE, describe_keras
 from .settings import Settings
@@ -64,11 +66,12 @@ def generate(config: Path) -> dict[Path, str]:
         for name, model in SCHEMAS.items()
     }
     readme = (config / "README.md").read_text(encoding="utf-8")
-    for name, model in TABLES.items():
+    tables = {name: table(model) for name, model in TABLES.items()} | {"figures": figures_table()}
+    for name, text in tables.items():
         match = re.search(_BLOCK.format(re.escape(name)), readme, re.DOTALL)
         if not match:
             raise ValueError(f"{config / 'README.md'}: has no block `<!-- table: {name} -->`")
-        readme = readme[: match.end(1)] + table(model) + readme[match.start(2) :]
+        readme = readme[: match.end(1)] + text + readme[match.start(2) :]
     files[config / "README.md"] = readme
     files[API_FILE] = json.dumps(describe_keras(), indent=1) + "\n"
     return files
@@ -82,6 +85,19 @@ def table(model: type[BaseModel]) -> str:
         default = "required" if key in schema.get("required", []) else _default(value)
         meaning = value.get("description", "").replace("\n", " ")
         lines.append(f"| `{key}` | {_takes(value, schema)} | {default} | {meaning} |")
+    return "\n".join(lines) + "\n"
+
+
+def figures_table() -> str:
+    """A Markdown table of the figures that a key result can hold."""
+    seeds = {"mean": "their mean", "mean of all": "their mean, if all have it", "first": "alike"}
+    better = {True: "higher", False: "lower", None: "–"}
+    lines = ["| figure | meaning | unit | of several seeds | better is |", "|---|---|---|---|---|"]
+    lines += [
+        f"| `{figure.name}` | {figure.label} | {figure.unit or '–'} | {seeds[figure.seeds]} "
+        f"| {better[figure.higher_is_better]} |"
+        for figure in COMPARED.values()
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -10,7 +10,8 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import BeforeValidator
 
-from .errors import nearest
+from scratchbook.errors import nearest
+
 from .keras_api import keras_object
 from .layers import COMPOSITES
 from .strict import unusable

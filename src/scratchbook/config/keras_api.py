@@ -13,8 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .errors import nearest
-from .specs import KerasObject
+from scratchbook.errors import nearest
+from scratchbook.specs import KerasObject
+
 from .strict import unusable
 
 API_FILE = Path(__file__).with_name("keras_api.json")

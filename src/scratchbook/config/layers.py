@@ -9,9 +9,10 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
-from .errors import nearest
+from scratchbook.errors import nearest
+from scratchbook.specs import KerasObject
+
 from .keras_api import ACTIVATIONS, keras_api, keras_object, keras_schema
-from .specs import KerasObject
 from .strict import Strict, explain, unusable
 
 

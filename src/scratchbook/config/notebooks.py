@@ -18,17 +18,17 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from scratchbook.errors import nearest
 from scratchbook.figures import COMPARED
+from scratchbook.specs import Spec
 
 from .claims import bindings
 from .diagnoses import Diagnoses
-from .errors import nearest
 from .experiments import DEFAULTS, Defaults, Experiment, GridMember, Text, Training
 from .grids import NAME_THEM, Setting, combinations, member_name, place
 from .keras_api import keras_object
 from .layers import check_place, layer_object
 from .settings import Name, Seeds
-from .specs import Spec
 from .strict import NAME_PATTERN, Strict, explain, unusable
 
 

@@ -10,16 +10,9 @@ from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 
+from scratchbook.errors import ScratchbookError, nearest
 from scratchbook.results.paths import RESERVED, Results
-
-from .datasets import Dataset, Datasets
-from .errors import ScratchbookError, nearest
-from .experiments import Experiment, GridMember
-from .layers import backbones
-from .notebooks import Notebook
-from .reading import line_finder, line_of, read_yaml
-from .settings import Settings
-from .specs import (
+from scratchbook.specs import (
     Cam,
     DatasetSpec,
     DeclaredExperiment,
@@ -29,6 +22,13 @@ from .specs import (
     Spec,
     Trial,
 )
+
+from .datasets import Dataset, Datasets
+from .experiments import Experiment, GridMember
+from .layers import backbones
+from .notebooks import Notebook
+from .reading import line_finder, line_of, read_yaml
+from .settings import Settings
 from .strict import NAME_PATTERN, explain
 
 SMOKE_IMAGES = 30
@@ -61,7 +61,7 @@ class Project:
         Raises:
             ScratchbookError: there is a file, or a link to nothing, where their folder is to be.
         """
-        for place in (self.results.root, *self.results.root.parents):
+        for place in (self.results.folder, *self.results.folder.parents):
             if not place.is_dir() and (place.exists() or place.is_symlink()):
                 raise ScratchbookError(
                     f"{place} is no folder, but results are to be written there; move it away"

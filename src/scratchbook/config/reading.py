@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from .errors import ScratchbookError
+from scratchbook.errors import ScratchbookError
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from .errors import nearest
+from scratchbook.errors import nearest
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 """What a notebook, an experiment or a data set may be called: the name becomes a folder."""

@@ -9,9 +9,9 @@ from typing import Literal
 
 import numpy as np
 
-from scratchbook.config.errors import ScratchbookError
-from scratchbook.config.specs import SplitShares
+from scratchbook.errors import ScratchbookError
 from scratchbook.results.records import SPLITS
+from scratchbook.specs import SplitShares
 
 TRAIN = SPLITS.index("train")
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
-from scratchbook.config.errors import ScratchbookError
+from scratchbook.errors import ScratchbookError
 
 if TYPE_CHECKING:
-    from scratchbook.config import specs
+    from scratchbook import specs
 
 _MIB = 1 << 20
 

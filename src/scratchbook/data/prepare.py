@@ -17,14 +17,14 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from scratchbook.config.errors import ScratchbookError
-from scratchbook.config.specs import DatasetSpec
 from scratchbook.data import division
 from scratchbook.data.files import READ_ERRORS, counted, listed
 from scratchbook.data.image import RESIZED, to_rgb
 from scratchbook.data.location import locate
 from scratchbook.data.source import Source, open_source
+from scratchbook.errors import ScratchbookError
 from scratchbook.results.records import SPLITS
+from scratchbook.specs import DatasetSpec
 
 _BLOCK_BYTES = 4 << 20  # of encoded or of prepared images, whichever is reached first
 _BLOCK_IMAGES = 64

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from scratchbook.config.errors import ScratchbookError
-from scratchbook.config.specs import Spec
+from scratchbook.errors import ScratchbookError
 from scratchbook.results.prepared import Prepared
+from scratchbook.specs import Spec
 
 
 def run_rows(spec: Spec, prepared: Prepared, seed: int) -> dict[str, np.ndarray]:

@@ -18,8 +18,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from scratchbook.config import specs
-from scratchbook.config.errors import ScratchbookError, nearest
+from scratchbook import specs
 from scratchbook.data.files import (
     IMAGE_SUFFIXES,
     READ_ERRORS,
@@ -30,6 +29,7 @@ from scratchbook.data.files import (
     sha256_file,
 )
 from scratchbook.data.location import Located
+from scratchbook.errors import ScratchbookError, nearest
 from scratchbook.results.records import SPLITS
 
 _LOOKS_LIKE_SPLITS = frozenset(

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import TYPE_CHECKING, TypedDict
 
-from scratchbook.config.errors import ScratchbookError
-from scratchbook.config.specs import Spec
+from scratchbook.errors import ScratchbookError
 from scratchbook.results.records import LayerRow, Parameters
+from scratchbook.specs import Spec
 
 from .network import build, layer_table
 from .weights import shape_text

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scratchbook.config.errors import ScratchbookError
-from scratchbook.config.specs import KerasObject, Spec
+from scratchbook.errors import ScratchbookError
 from scratchbook.results.records import LayerRow
+from scratchbook.specs import KerasObject, Spec
 
 from .backbone import make_backbone
 from .kernels import layer_class

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scratchbook.config.errors import ScratchbookError
-from scratchbook.config.specs import Spec
 from scratchbook.data.rows import run_rows
+from scratchbook.errors import ScratchbookError
 from scratchbook.results.paths import RunFiles
 from scratchbook.results.prepared import Prepared
+from scratchbook.specs import Spec
 
 from .network import build
 from .weights import load_checkpoint

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 
-from scratchbook.config.errors import ScratchbookError
-from scratchbook.config.specs import InitialWeights, KerasObject
+from scratchbook.errors import ScratchbookError
 from scratchbook.results.paths import RunFiles
 from scratchbook.results.reading import read_record
+from scratchbook.specs import InitialWeights, KerasObject
 
 if TYPE_CHECKING:
     import keras

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from scratchbook.config.errors import ScratchbookError
+from scratchbook.errors import ScratchbookError
 
 MOST_PATCHES = 1_000_000
 LEAST_VARIANCE = 0.01  # of the mean one, added to each: what hardly varies is mostly noise

@@ -5,9 +5,9 @@ from __future__ import annotations
 from itertools import groupby
 
 from scratchbook.comparison.changes import entry_text, layer_diff, value_text
-from scratchbook.config.specs import KerasObject, Spec
 from scratchbook.language import tr
 from scratchbook.results.records import LayerRow, Parameters
+from scratchbook.specs import KerasObject, Spec
 
 WIDTH = 65  # of keras 2's `model.summary()`, which the seeds' tables were printed with
 COLUMNS = (29, 55, 65)  # its column ends: 45 %, 85 % and all of the width

@@ -11,7 +11,6 @@ import numpy as np
 from scipy.cluster.hierarchy import leaves_list, linkage
 
 from scratchbook.comparison.tables import Row
-from scratchbook.config.specs import Page
 from scratchbook.language import speaking
 from scratchbook.report import charts, pictures
 from scratchbook.report.grids import grids_of
@@ -26,10 +25,12 @@ from scratchbook.report.loading import (
 )
 from scratchbook.report.markdown import notebook_markdown
 from scratchbook.results.errors import readable
+from scratchbook.results.hdf5 import read_cam
 from scratchbook.results.paths import Results
 from scratchbook.results.prepared import Prepared
-from scratchbook.results.reading import read_cam, read_drift
+from scratchbook.results.reading import read_drift
 from scratchbook.results.records import Metrics
+from scratchbook.specs import Page
 
 FOREST_ROWS = 60  # more do not fit a sheet of paper
 

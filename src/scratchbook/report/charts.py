@@ -395,6 +395,6 @@ def _svg(figure: Figure, alt: str) -> str:
     with warnings.catch_warnings():
         # Names in any script are left to the reader's fonts: the text is text, not outlines.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})  # type: ignore[no-untyped-call]
     root = ElementTree.fromstring(buffer.getvalue())
     return finish_svg(root, alt, scale=96 / 72)

@@ -13,7 +13,6 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from scratchbook.config.specs import Page
 from scratchbook.figures import FIGURES, PREFIXES, Figure, Measured, Table, shown
 from scratchbook.language import speaking, tr, tr_n
 from scratchbook.report import wording
@@ -37,9 +36,11 @@ from scratchbook.report.markdown import baseline_pairs
 from scratchbook.report.rules import Reads, draw_rules, in_order
 from scratchbook.report.svg import inline
 from scratchbook.results.errors import readable
+from scratchbook.results.hdf5 import read_cam
 from scratchbook.results.paths import NotebookFiles, Results
-from scratchbook.results.reading import read_cam, read_drift
+from scratchbook.results.reading import read_drift
 from scratchbook.results.records import Hardware, Metrics, Proportion
+from scratchbook.specs import Page
 
 LARGE = 15_000_000  # bytes that mail and browsers begin to mind
 

@@ -17,28 +17,28 @@ from scratchbook.comparison import Claim, Comparison, resolve_claim
 from scratchbook.comparison.tables import COLUMNS, PAIR_COLUMNS, Pair, Row
 from scratchbook.comparison.verdict import pair_verdict
 from scratchbook.config.claims import settings_of
-from scratchbook.config.errors import ScratchbookError
-from scratchbook.config.specs import (
-    DeclaredExperiment,
-    KeyResult,
-    Page,
-    Spec,
-    declared_otherwise,
-)
 from scratchbook.diagnoses import Finding, diagnose
+from scratchbook.errors import ScratchbookError
 from scratchbook.language import tr, tr_n
 from scratchbook.results.errors import DamagedError, MissingError, readable
+from scratchbook.results.hdf5 import open_predictions
 from scratchbook.results.paths import Results, RunFiles
 from scratchbook.results.prepared import Prepared
 from scratchbook.results.reading import (
     end_of_log,
-    open_predictions,
     read_history,
     read_metrics,
     read_record,
     read_table,
 )
 from scratchbook.results.records import History, Metrics, RunRecord
+from scratchbook.specs import (
+    DeclaredExperiment,
+    KeyResult,
+    Page,
+    Spec,
+    declared_otherwise,
+)
 
 MISTAKES = 12
 ILLUSTRATED = 150  # experiments with figures of their own

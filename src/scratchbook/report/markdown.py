@@ -7,7 +7,6 @@ from typing import Any
 
 from scratchbook.comparison import Claim
 from scratchbook.comparison.tables import Pair, Row
-from scratchbook.config.specs import Spec
 from scratchbook.figures import shown
 from scratchbook.language import mark, tr
 from scratchbook.report.architecture import (
@@ -21,6 +20,7 @@ from scratchbook.report.grids import Grid, grids_of, rows_outside
 from scratchbook.report.loading import Experiment, Notebook
 from scratchbook.report.svg import plain
 from scratchbook.report.wording import best_figures, cautions, heading, weights_lines
+from scratchbook.specs import Spec
 
 MARKUP = re.compile(r"([\\`*\[\]<>&~|{}$])")  # characters that mean something in the middle of text
 OPENING = re.compile(r"^(\s*)([#>+=:-]|\d+(?=[.)]))")  # ... and at the beginning of a line

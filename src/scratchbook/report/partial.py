@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from scratchbook.comparison import compare, write_comparison
-from scratchbook.config.specs import Page
 from scratchbook.report.chapter import write_chapter
 from scratchbook.report.html import write_page
 from scratchbook.report.loading import load_notebook
 from scratchbook.results.paths import Results
+from scratchbook.specs import Page
 
 
 def write_partial_page(

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from scratchbook.config.errors import ScratchbookError
+from scratchbook.errors import ScratchbookError
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -13,43 +13,35 @@ RESERVED = {"data", "smoke", "logs", "benchmarks", "state", "progress", "partial
 """Folders of results/ that are no notebook's."""
 
 
-@dataclass(frozen=True)
-class RunFiles:
-    """The files of one run. Training writes the first four, later stages the others."""
+class _Inside:
+    """A file or folder of this name in the folder that an object stands for."""
 
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, place: _Folder, owner: type[_Folder]) -> Path:
+        return place.folder / self.name
+
+
+@dataclass(frozen=True)
+class _Folder:
     folder: Path
 
-    @property
-    def record(self) -> Path:
-        return self.folder / "run.json"
 
-    @property
-    def history(self) -> Path:
-        return self.folder / "history.csv"
+class RunFiles(_Folder):
+    """The files of one run. Training makes the first four, later stages the others."""
 
-    @property
-    def predictions(self) -> Path:
-        return self.folder / "predictions.h5"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.folder / "checkpoints"
+    record = _Inside("run.json")
+    history = _Inside("history.csv")
+    predictions = _Inside("predictions.h5")
+    checkpoints = _Inside("checkpoints")
+    metrics = _Inside("metrics.json")
+    cam = _Inside("cam.h5")
+    drift = _Inside("drift.csv")
 
     def weights(self, record: RunRecord) -> dict[int, Path]:
         """The files of the epochs whose weights were kept."""
         return {each["epoch"]: self.checkpoints / each["file"] for each in record["checkpoints"]}
-
-    @property
-    def metrics(self) -> Path:
-        return self.folder / "metrics.json"
-
-    @property
-    def cam(self) -> Path:
-        return self.folder / "cam.h5"
-
-    @property
-    def drift(self) -> Path:
-        return self.folder / "drift.csv"
 
     @property
     def seed(self) -> int:
@@ -61,119 +53,88 @@ class RunFiles:
         return f"{self.folder.parent.name}/{self.folder.name}"
 
 
-@dataclass(frozen=True)
-class NotebookFiles:
+class NotebookFiles(_Folder):
     """What is made of all runs of a notebook."""
 
-    folder: Path
-
-    @property
-    def compare(self) -> Path:
-        return self.folder / "compare.csv"
-
-    @property
-    def comparisons(self) -> Path:
-        return self.folder / "comparisons.csv"
-
-    @property
-    def compare_markdown(self) -> Path:
-        return self.folder / "compare.md"
-
-    @property
-    def compare_latex(self) -> Path:
-        return self.folder / "compare.tex"
-
-    @property
-    def page(self) -> Path:
-        return self.folder / "notebook.md"
-
-    @property
-    def figures(self) -> Path:
-        return self.folder / "figures"
+    compare = _Inside("compare.csv")
+    comparisons = _Inside("comparisons.csv")
+    compare_markdown = _Inside("compare.md")
+    compare_latex = _Inside("compare.tex")
+    page = _Inside("notebook.md")
+    figures = _Inside("figures")
 
     def figure(self, name: str) -> Path:
         return self.figures / f"{name}.svg"
 
 
-@dataclass(frozen=True)
-class Results:
+class Results(_Folder):
     """A folder of results: results/ itself, that of its smoke runs or of a partial page, records/.
 
     A name may also be a wildcard of Snakemake's: `run("{notebook}", "{experiment}", "{seed}")`.
     """
 
-    root: Path
-
-    def run(self, notebook: str, experiment: str, seed: int | str) -> RunFiles:
-        return RunFiles(self.root / self._place(notebook, experiment, seed))
-
-    def runs(self, notebook: str = "*", experiment: str = "*") -> list[RunFiles]:
-        """The runs that have left a folder, by experiment and seed."""
-        folders = self.root.glob(f"{notebook}/{experiment}/seed*")
-        found = (RunFiles(folder) for folder in folders if folder.name[4:].isdecimal())
-        return sorted(found, key=lambda run: (run.folder.parent, run.seed))
-
-    @property
-    def report(self) -> Path:
-        """The page of smoke runs; that of real ones lies in the project's folder."""
-        return self.root / "report.html"
-
-    @property
-    def records(self) -> Path:
-        """In a bucket, a copy of Snakemake's records."""
-        return self.root / "records.tar.gz"
-
-    @property
-    def networks_checked(self) -> Path:
-        """Which networks were built without a mistake before."""
-        return self.root / "networks-checked"
+    report = _Inside("report.html")  # of smoke runs; that of real ones lies in the project's folder
+    records = _Inside("records.tar.gz")  # in a bucket, a copy of Snakemake's
+    networks_checked = _Inside("networks-checked")  # which were built without a mistake before
 
     @property
     def partial(self) -> Results:
         """Where tables and figures of a page with missing runs go."""
-        return Results(self.root / "partial")
+        return Results(self.folder / "partial")
+
+    def run(self, notebook: str, experiment: str, seed: int | str) -> RunFiles:
+        return RunFiles(self.folder / _place(notebook, experiment, seed))
+
+    def runs(self, notebook: str = "*", experiment: str = "*") -> list[RunFiles]:
+        """The runs that have left a folder, by experiment and seed."""
+        folders = self.folder.glob(f"{notebook}/{experiment}/seed*")
+        found = (RunFiles(folder) for folder in folders if folder.name[4:].isdecimal())
+        return sorted(found, key=lambda run: (run.folder.parent, run.seed))
 
     def notebook(self, name: str) -> NotebookFiles:
-        return NotebookFiles(self.root / name)
+        return NotebookFiles(self.folder / name)
 
     def data(self, dataset: str) -> Path:
         """The prepared data."""
-        return self.root / "data" / f"{dataset}.h5"
+        return self.folder / "data" / f"{dataset}.h5"
 
     def state(self, notebook: str, experiment: str, seed: int | str) -> Path:
         """The folder that a killed training goes on from; undeclared, since Snakemake deletes
         declared outputs before a job starts."""
-        return self.root / "state" / self._place(notebook, experiment, seed)
+        return self.folder / "state" / _place(notebook, experiment, seed)
 
     def progress(self, notebook: str, experiment: str, seed: int | str) -> Path:
         """How far a run's job is; see `scratchbook.results.progress`."""
-        return self.root / "progress" / f"{self._place(notebook, experiment, seed)}.json"
+        return self.folder / "progress" / f"{_place(notebook, experiment, seed)}.json"
 
     def log(self, *names: str) -> Path:
         """What a job said: `log("data", dataset)`, `log("report")`."""
-        return self.root / "logs" / f"{'/'.join(names)}.log"
+        return self.folder / "logs" / f"{'/'.join(names)}.log"
 
     def run_log(self, job: str, notebook: str, experiment: str, seed: int | str) -> Path:
         """What a job of a run said; `job` is `train`, `evaluate`, `cam` or `drift`."""
-        return self.log(self._place(notebook, experiment, seed), job)
+        return self.log(_place(notebook, experiment, seed), job)
 
     def benchmark(self, log: Path) -> Path:
         """Time and memory of the job with that log."""
-        return self.root / "benchmarks" / log.relative_to(self.root / "logs").with_suffix(".tsv")
+        return (
+            self.folder / "benchmarks" / log.relative_to(self.folder / "logs").with_suffix(".tsv")
+        )
 
     def begun(self, notebook: str) -> bool:
         """Whether a job of any of its runs has said something."""
-        return (self.root / "logs" / notebook).is_dir()
+        return (self.folder / "logs" / notebook).is_dir()
 
     def seeds_begun(self, notebook: str, experiment: str) -> set[int]:
         """Of the runs that have left anything: results, a log, a state, their progress."""
         places = (
-            self.root / part / notebook / experiment for part in (".", "logs", "state", "progress")
+            self.folder / part / notebook / experiment for part in ("", "logs", "state", "progress")
         )
-        names = (found.name for place in places for found in place.glob("seed*"))
-        numbers = (name.removeprefix("seed").removesuffix(".json") for name in names)
-        return {int(number) for number in numbers if number.isdecimal()}
+        names = (
+            found.stem.removeprefix("seed") for place in places for found in place.glob("seed*")
+        )
+        return {int(name) for name in names if name.isdecimal()}
 
-    @staticmethod
-    def _place(notebook: str, experiment: str, seed: int | str) -> str:
-        return f"{notebook}/{experiment}/seed{seed}"
+
+def _place(notebook: str, experiment: str, seed: int | str) -> str:
+    return f"{notebook}/{experiment}/seed{seed}"

@@ -1,5 +1,5 @@
-"""Read what is under results/: a file in, its typed record out, or one error that says what is
-wrong with it.
+"""Read the texts under results/: a file in, its typed record out. NumPy and pandas are imported
+where they are needed, since `scratchbook status` is not to wait for them.
 
 A reader raises `MissingError` or `DamagedError`; who can do without calls it through `readable`.
 """
@@ -9,18 +9,15 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import h5py
-import numpy as np
-
-from .errors import DivergedError, usable
+from .errors import usable
+from .files import write_atomically
 from .paths import RunFiles
-from .records import SPLITS, CamMaps, Epoch, History, Metrics, RunRecord, SplitPredictions
+from .records import Epoch, History, Metrics, RunRecord
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,104 +57,16 @@ def read_history(run: RunFiles) -> History:
     return History({name: np.array([row[name] for row in rows]) for name in rows[0]})
 
 
-class Predictions:
-    """An open predictions.h5: what a run's net says of every split, at its best epoch and its last
-    (`best`, `last`)."""
+def write_history(path: Path, history: Sequence[Epoch]) -> None:
+    """history.csv."""
 
-    def __init__(self, path: Path, file: h5py.File) -> None:
-        self._path, self._file = path, file
-        self.class_names = [str(name) for name in json.loads(file.attrs["class_names"])]
-        self.validation = str(file.attrs.get("validation", "validation"))
+    def write(partial: Path) -> None:
+        with partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(Epoch.__annotations__), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(history)
 
-    def epoch(self, when: str) -> int:
-        with usable(self._path):
-            return int(self._group(when).attrs["epoch"])
-
-    def splits(self, when: str) -> list[str]:
-        """Those that there are, in the order of SPLITS."""
-        with usable(self._path):
-            return [split for split in SPLITS if split in self._group(when)]
-
-    def read(self, when: str, split: str) -> SplitPredictions:
-        """One split, checked.
-
-        Raises:
-            DivergedError: its logits are not finite.
-            DamagedError: it is missing, holds no image, or arrays that do not fit each other.
-        """
-        what, classes = f"{when}/{split}", len(self.class_names)
-        with usable(self._path):
-            if split not in (group := self._group(when)):
-                raise ValueError(f"no {what}")
-            logits = np.asarray(group[f"{split}/logits"], dtype=np.float64)  # (n, classes)
-            labels = np.asarray(group[f"{split}/labels"], dtype=np.int64)  # (n,)
-            index = np.asarray(group[f"{split}/index"], dtype=np.int64)  # (n,)
-            if len(labels) == 0:
-                raise ValueError(f"{what} holds no image: a figure needs one image at least")
-            if logits.shape != (len(labels), classes) or len(index) != len(labels):
-                raise ValueError(
-                    f"{what} does not fit together: logits {logits.shape}, labels {labels.shape}, "
-                    f"index {index.shape}, {classes} class names"
-                )
-            unusable = ~np.isfinite(logits).all(axis=1)
-            if unusable.any():
-                raise DivergedError(
-                    f"{what}: the logits of {unusable.sum()} of {len(labels)} images are NaN or "
-                    f"infinite (first: image {index[unusable][0]}); the run diverged, try a lower "
-                    "learning rate"
-                )
-            if labels.min() < 0 or labels.max() >= classes:
-                wrong = labels.min() if labels.min() < 0 else labels.max()
-                raise ValueError(f"{what}: label {wrong} has no class name, {classes} are named")
-            return SplitPredictions(logits, labels, index)
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """{`best/test/logits`: its values} of all there is."""
-        found: dict[str, np.ndarray] = {}
-
-        def collect(name: str, item: h5py.Group | h5py.Dataset) -> None:
-            if isinstance(item, h5py.Dataset):
-                found[name] = np.asarray(item[()])
-
-        with usable(self._path):
-            self._file.visititems(collect)
-        return found
-
-    def _group(self, when: str) -> h5py.Group:
-        if when not in self._file:
-            raise ValueError(f"no group {when!r}, found {sorted(self._file)}")
-        return self._file[when]
-
-
-@contextmanager
-def open_predictions(file: Path) -> Iterator[Predictions]:
-    """A run's predictions.h5, for as long as the `with` block lasts."""
-    with ExitStack() as stack:
-        with usable(file):
-            predictions = Predictions(file, stack.enter_context(h5py.File(file, "r")))
-        yield predictions
-
-
-def read_cam(run: RunFiles) -> CamMaps:
-    """cam.h5."""
-    with usable(run.cam), h5py.File(run.cam, "r") as file:
-        told = {name: _text(value) for name, value in file.attrs.items()}
-        return CamMaps(
-            maps=file["maps"][()],
-            epochs=file["epochs"][()],
-            images=file["images"][()],
-            labels=file["labels"][()],
-            probability=file["probability"][()],
-            names=[str(name) for name in file["names"].asstr()[()]],
-            random_head=file["random_head"][()] if "random_head" in file else None,
-            layer=told["layer"],
-            method=told["method"],  # type: ignore[arg-type] # as it was declared
-            target=told["target"],  # type: ignore[arg-type]
-            grid=tuple(json.loads(told["grid"])),
-            input_size=tuple(json.loads(told["input_size"])),
-            class_names=json.loads(told["class_names"]),
-            flags=json.loads(told["flags"]),
-        )
+    write_atomically(path, write)
 
 
 def read_drift(run: RunFiles) -> pd.DataFrame:
@@ -199,7 +108,7 @@ def _read_json(file: Path, kind: Callable[..., T]) -> T:
         mistake = _mistake(kind, found)
         if mistake:
             raise ValueError(mistake)
-        return found  # type: ignore[no-any-return] # checked just now
+        return found
 
 
 def _mistake(kind: Any, found: Any) -> str:
@@ -226,7 +135,3 @@ def _number(text: str | None) -> float:
         return float(text or "nan")
     except ValueError:
         return math.nan
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,4 +1,5 @@
-"""What the files of a run say: the types of run.json, history.csv, metrics.json, cam.h5."""
+"""What the files of a run say: the types of run.json, history.csv, metrics.json, predictions.h5 and
+cam.h5, each after what it consists of."""
 
 from __future__ import annotations
 
@@ -7,27 +8,21 @@ from typing import TYPE_CHECKING, Any, Literal, NotRequired
 
 from typing_extensions import TypedDict  # which pydantic can check, before Python 3.12 too
 
-from scratchbook.config.specs import Spec
+from scratchbook.specs import Spec
 
 if TYPE_CHECKING:
     import numpy as np
 
 SPLITS = ("train", "validation", "test")
 
-# --- run.json -------------------------------------------------------------------------------------
 
-
-class Parameters(TypedDict):
-    """A network's weights, as Keras's `summary` counts them."""
-
+class Parameters(TypedDict):  # as Keras's `summary` counts them
     total: int
     trainable: int
     non_trainable: int
 
 
 class LayerRow(TypedDict):
-    """One row of a network's layer table."""
-
     name: str
     class_name: str
     output_shape: list[int | None]  # None for the batch
@@ -37,8 +32,6 @@ class LayerRow(TypedDict):
 
 
 class Hardware(TypedDict):
-    """What a job ran on."""
-
     cpu: str
     cores: int | None
     memory_gb: float | None
@@ -47,16 +40,12 @@ class Hardware(TypedDict):
     platform: str
 
 
-class Git(TypedDict):
-    """The commit of the code, and whether tracked files differed from it; None outside git."""
-
+class Git(TypedDict):  # None outside git
     commit: str | None
     dirty: bool | None
 
 
 class DataUsed(TypedDict):
-    """The prepared data that a run used."""
-
     dataset: str
     sha256: str  # of the source
     counts: dict[str, int]  # images by split
@@ -64,16 +53,12 @@ class DataUsed(TypedDict):
 
 
 class Checkpoint(TypedDict):
-    """A file of weights in checkpoints/."""
-
     epoch: int
     file: str
     kept_for: list[str]  # best, last, cam, warm start
 
 
-class WeightHashes(TypedDict):
-    """sha256 over the arrays."""
-
+class WeightHashes(TypedDict):  # sha256 over the arrays
     best: str
     final: str
 
@@ -107,9 +92,6 @@ class RunRecord(TypedDict):
     checkpoints: list[Checkpoint]
 
 
-# --- history.csv ----------------------------------------------------------------------------------
-
-
 class Epoch(TypedDict):
     """A row of history.csv, in the order of its columns."""
 
@@ -124,7 +106,7 @@ class Epoch(TypedDict):
 
 @dataclass(frozen=True)
 class History:
-    """history.csv by column, float64 (epochs,) each; a cell that is empty or no number is NaN."""
+    """history.csv by column, float64 (epochs,) each."""
 
     columns: dict[str, np.ndarray]
 
@@ -142,20 +124,13 @@ class History:
         return None
 
 
-# --- metrics.json ---------------------------------------------------------------------------------
-
-
-class Proportion(TypedDict):
-    """A share of images with its 95 % interval."""
-
+class Proportion(TypedDict):  # with its 95 % interval
     value: float
     low: float
     high: float
 
 
-class ReliabilityBin(TypedDict):
-    """The images whose answer was given with a probability between two edges."""
-
+class ReliabilityBin(TypedDict):  # images whose answer had a probability between two edges
     lower: float
     upper: float
     n: int
@@ -164,8 +139,6 @@ class ReliabilityBin(TypedDict):
 
 
 class ClassMetrics(TypedDict):
-    """One class's figures."""
-
     name: str
     precision: float
     recall: float
@@ -173,8 +146,7 @@ class ClassMetrics(TypedDict):
     support: int
 
 
-Majority = TypedDict("Majority", {"class": str, "accuracy": float})
-"""The largest class and its share of the images."""
+Majority = TypedDict("Majority", {"class": str, "accuracy": float})  # always answering it
 
 
 class SplitMetrics(TypedDict):
@@ -199,15 +171,11 @@ class SplitMetrics(TypedDict):
 
 
 class BriefMetrics(TypedDict):
-    """One split's figures at the last epoch."""
-
     accuracy: float
     log_loss: float
 
 
-class LastMetrics(TypedDict):
-    """The last epoch beside the best one."""
-
+class LastMetrics(TypedDict):  # of the last epoch, beside the best one
     epoch: int
     splits: dict[str, BriefMetrics]
     trouble: NotRequired[list[str]]
@@ -222,9 +190,6 @@ class Metrics(TypedDict):
     splits: dict[str, SplitMetrics]
     trouble: NotRequired[list[str]]  # a sentence for each split that has no figures
     last: LastMetrics
-
-
-# --- predictions.h5 and cam.h5 --------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import keras
 import numpy as np
 
 from scratchbook import models, provenance
-from scratchbook.config.errors import ScratchbookError
 from scratchbook.data.rows import run_rows
+from scratchbook.errors import ScratchbookError
 from scratchbook.results.paths import RunFiles
 from scratchbook.results.prepared import Prepared
 

@@ -11,11 +11,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from scratchbook.config.errors import ScratchbookError
-from scratchbook.config.specs import KerasObject
+from scratchbook.errors import ScratchbookError
 from scratchbook.results.files import try_room
+from scratchbook.results.hdf5 import HDF5_OVERHEAD
 from scratchbook.results.records import Epoch
-from scratchbook.results.writing import HDF5_OVERHEAD
+from scratchbook.specs import KerasObject
 
 from .build import Setup, count_bytes
 from .optimizers import scheduled_rate

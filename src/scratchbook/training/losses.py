@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from scratchbook.config.errors import ScratchbookError
+from scratchbook.errors import ScratchbookError
 
 
 def loss_function(name: str, activation: str, label_smoothing: float = 0.0) -> Any:

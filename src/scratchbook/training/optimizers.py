@@ -8,8 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from scratchbook.config.errors import ScratchbookError
-from scratchbook.config.specs import KerasObject, Schedule
+from scratchbook.errors import ScratchbookError
+from scratchbook.specs import KerasObject, Schedule
 
 
 def make_optimizer(entry: KerasObject) -> Any:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, Unpack
 
-from scratchbook.config.specs import Spec
 from scratchbook.results.progress import Progress
+from scratchbook.specs import Spec
 
 
 @dataclass(frozen=True)

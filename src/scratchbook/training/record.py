@@ -13,9 +13,10 @@ import numpy as np
 
 from scratchbook import models, provenance
 from scratchbook.results.files import write_atomically, write_json
+from scratchbook.results.hdf5 import write_predictions
 from scratchbook.results.paths import RunFiles
+from scratchbook.results.reading import write_history
 from scratchbook.results.records import SPLITS, Checkpoint, Hardware, RunRecord, SplitPredictions
-from scratchbook.results.writing import write_history, write_predictions
 
 from .build import Setup
 from .loop import predict_logits

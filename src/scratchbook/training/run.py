@@ -46,10 +46,11 @@ def train_run(
     """
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
     setup = build(order, prepared, pretrained, initial_run)
+    key = resume_key(setup, hardware["threads"])
+    weights, all_values = count_bytes(setup.model.variables), count_bytes(setup.variables)
+    epochs, kept = order.spec["epochs"], len(order.keep_epochs)
     with readable_write_errors(state):
-        held = RunState(state, resume_key(setup, hardware["threads"]), console.say)
-        weights, all_values = count_bytes(setup.model.variables), count_bytes(setup.variables)
-        epochs, kept = order.spec["epochs"], len(order.keep_epochs)
+        held = RunState(state, key, console.say)
         check_space(state, weights, all_values, epochs, kept, console.say)
     snapshot = _restored(setup, held, hardware, console)
     snapshot.started = snapshot.started or started

@@ -20,7 +20,7 @@ from typing import Final
 import numpy as np
 from filelock import FileLock, Timeout
 
-from scratchbook.config.errors import ScratchbookError
+from scratchbook.errors import ScratchbookError
 from scratchbook.results.files import write_atomically, write_text
 from scratchbook.results.records import Epoch
 
