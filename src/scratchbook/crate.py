@@ -12,7 +12,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from rocrate.model.contextentity import ContextEntity
 from rocrate.model.entity import Entity
 from rocrate.rocrate import ROCrate
 
@@ -64,33 +63,30 @@ def write_crate(
         report: the page.
         licence: the file of the project's licence.
     """
-    root = output.parent
+    crate = _Crate(output.parent)
     records = {
-        run: read_record(RunFiles(root / run.folder))
+        run: read_record(RunFiles(crate.root / run.folder))
         for page in pages
         for experiment in page["experiments"]
         for seed in page["seeds"]
         for run in [results.run(page["name"], experiment["name"], seed)]
     }
-    crate = ROCrate(version="1.1")
     crate.name = ", ".join(page["title"] for page in pages)
     crate.description = " ".join(page["goal"] for page in pages)
     crate.datePublished = max(_ended(record) for record in records.values())
     crate.root_dataset["conformsTo"] = [
-        crate.add(_thing(crate, url, "CreativeWork", name=name, version=version))
+        crate.thing(url, "CreativeWork", name=name, version=version)
         for url, (name, version) in PROFILES.items()
     ]
     if licence:
-        crate.license = _file(crate, root, licence, "The licence of the code")
+        crate.license = crate.file(licence, "The licence of the code")
     workflow = _workflow(crate, snakefile, records.values())
-    settings = [_file(crate, root, path, f"Configuration: {Path(path).name}") for path in config]
-    data = {
-        name: _data(crate, root, results.data(name), name)
-        for name in sorted({page["dataset"] for page in pages})
-    }
-    shown = _file(crate, root, report, "The page of all results")
+    settings = [crate.file(path, f"Configuration: {Path(path).name}") for path in config]
+    datasets = sorted({page["dataset"] for page in pages})
+    data = {name: _data(crate, results.data(name), name) for name in datasets}
+    shown = crate.file(report, "The page of all results")
     tables = [
-        _file(crate, root, path, f"{page['title']}: {about}")
+        crate.file(path, f"{page['title']}: {about}")
         for page in pages
         for made in [results.notebook(page["name"])]
         for path, about in (
@@ -100,19 +96,17 @@ def write_crate(
         )
     ]
     figures = [
-        _file(
-            crate,
-            root,
-            run.metrics,
-            f"Figures of {record['experiment']}, seed {record['seed']}",
-        )
+        crate.file(run.metrics, f"Figures of {record['experiment']}, seed {record['seed']}")
         for run, record in records.items()
     ]
-    _parameters(crate, workflow, settings, [*data.values()], shown)
-    script = _file(crate, root, trainer, "Trains one run", kind="SoftwareSourceCode")
-    actions = [_training(crate, root, run, record, script, data) for run, record in records.items()]
-    whole = _thing(
-        crate,
+    workflow["input"] = [
+        _parameter(crate, "config", settings),
+        _parameter(crate, "data", data.values()),
+    ]
+    workflow["output"] = _parameter(crate, "report", [shown])
+    script = crate.file(trainer, "Trains one run", kind="SoftwareSourceCode")
+    actions = [_training(crate, run, record, script, data) for run, record in records.items()]
+    whole = crate.thing(
         "#workflow-run",
         "CreateAction",
         name=f"Execution of {Path(snakefile).name}",
@@ -123,23 +117,44 @@ def write_crate(
         startTime=min(record["started"] for record in records.values()),
         endTime=crate.datePublished.isoformat(),
     )
-    crate.root_dataset["mentions"] = [crate.add(whole), *actions]
+    crate.root_dataset["mentions"] = [whole, *actions]
     written = crate.metadata.generate()
     written["@graph"].sort(key=lambda entity: entity["@id"])
     write_json(output, written)
 
 
-def _workflow(crate: ROCrate, snakefile: str, records: Iterable[RunRecord]) -> Entity:
+class _Crate(ROCrate):  # type: ignore[misc] # the library has no types
+    """The crate of the files below `root`."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(version="1.1")
+        self.root = root
+
+    def file(self, path: Path | str, name: str, kind: str | None = None) -> Entity:
+        """A file as an entity, with its format and size."""
+        properties: dict[str, str | list[str]] = {"name": name}
+        if kind:
+            properties["@type"] = ["File", kind]
+        if Path(path).suffix in FORMATS:
+            properties["encodingFormat"] = FORMATS[Path(path).suffix]
+        if (self.root / path).is_file():
+            properties["contentSize"] = str((self.root / path).stat().st_size)
+        return self.add_file(dest_path=str(path), properties=properties)
+
+    def thing(self, key: str, kind: str, **properties: Any) -> Entity:
+        """An entity that is no file. Entities among its properties become references."""
+        return self.add_jsonld({"@id": key, "@type": kind, **properties})
+
+
+def _workflow(crate: _Crate, snakefile: str, records: Iterable[RunRecord]) -> Entity:
     """The main entity, with every version of every package that its runs used."""
-    packages: dict[str, set[str]] = {}
-    for record in records:
-        for name, version in {"python": record["python"], **record["packages"]}.items():
-            packages.setdefault(name, set()).add(version)
+    used = [{"python": record["python"], **record["packages"]} for record in records]
+    packages = sorted({package for each in used for package in each.items()})
     workflow = crate.add_workflow(
         dest_path=snakefile,
         main=True,
         lang="snakemake",
-        lang_version=max(packages.get("snakemake", ()), default=None),
+        lang_version=max((v for name, v in packages if name == "snakemake"), default=None),
         properties={
             "name": "Scratchbook",
             "conformsTo": {"@id": BIOSCHEMAS.format("ComputationalWorkflow")},
@@ -148,130 +163,70 @@ def _workflow(crate: ROCrate, snakefile: str, records: Iterable[RunRecord]) -> E
         },
     )
     workflow["softwareRequirements"] = [
-        _software(crate, name, version)
-        for name, versions in sorted(packages.items())
-        for version in sorted(versions)
+        _software(crate, name, version) for name, version in packages
     ]
-    commits = sorted({commit for record in records if (commit := record["git"]["commit"])})
-    if commits:
-        workflow["version"] = ", ".join(commits)
+    if commits := {commit for record in records if (commit := record["git"]["commit"])}:
+        workflow["version"] = ", ".join(sorted(commits))
     return workflow
 
 
-def _software(crate: ROCrate, name: str, version: str) -> Entity:
+def _software(crate: _Crate, name: str, version: str) -> Entity:
     """A package at its version."""
     url = f"https://pypi.org/project/{name}/{version}/"
     if name == "python":
         url = f"https://docs.python.org/release/{version}/"
-    return crate.add(
-        _thing(crate, url, "SoftwareApplication", name=name, softwareVersion=version, url=url)
-    )
+    return crate.thing(url, "SoftwareApplication", name=name, softwareVersion=version, url=url)
 
 
-def _data(crate: ROCrate, root: Path, path: Path, name: str) -> Entity:
+def _data(crate: _Crate, path: Path, name: str) -> Entity:
     """A prepared data set with the hash of what it was made from."""
-    prepared = Prepared(root / path)
-    file = _file(crate, root, path, prepared.title)
+    prepared = Prepared(crate.root / path)
+    file = crate.file(path, prepared.title)
     file["description"] = f"Prepared from {prepared.source}"
-    file["identifier"] = crate.add(
-        _thing(
-            crate,
-            f"#sha256-{name}",
-            "PropertyValue",
-            propertyID="sha256",
-            name="sha256 of the source",
-            value=prepared.sha256,
-        )
-    )
+    file["identifier"] = crate.thing(
+        f"#sha256-{name}", "PropertyValue",
+        propertyID="sha256", name="sha256 of the source", value=prepared.sha256,
+    )  # fmt: skip
     return file
 
 
 def _training(
-    crate: ROCrate,
-    root: Path,
-    run: RunFiles,
-    record: RunRecord,
-    script: Entity,
-    data: dict[str, Entity],
+    crate: _Crate, run: RunFiles, record: RunRecord, script: Entity, data: dict[str, Entity]
 ) -> Entity:
     """One run: its seed and data in, its files out, when and on what."""
     machine = record["hardware"]
     device = ", ".join(machine["gpus"] or [machine["cpu"]])
     name = f"{record['notebook']}/{record['experiment']}, seed {record['seed']}"
-    seed = crate.add(
-        _thing(crate, f"#{run.folder}:seed", "PropertyValue", name="seed", value=record["seed"])
-    )
-    files = [
-        _file(crate, root, path, f"{about} of {name}")
-        for path, about in (
-            (run.record, "Record"),
-            (run.history, "Learning curves"),
-            (run.predictions, "Predictions"),
-        )
-    ]
-    weights = crate.add_dataset(
-        dest_path=str(run.checkpoints), properties={"name": f"Weights of {name}"}
-    )
-    return crate.add(
-        _thing(
-            crate,
-            f"#{run.folder}",
-            "CreateAction",
-            name=f"Training of {name}",
-            description=f"{record['id']} on {device}, {record['backend']}, {record['precision']}",
-            instrument=script,
-            object=[seed, data[record["data"]["dataset"]]],
-            result=[*files, weights],
-            startTime=record["started"],
-            endTime=_ended(record).isoformat(),
-        )
+    seed = crate.thing(f"#{run.folder}:seed", "PropertyValue", name="seed", value=record["seed"])
+    weights = {"name": f"Weights of {name}"}
+    return crate.thing(
+        f"#{run.folder}",
+        "CreateAction",
+        name=f"Training of {name}",
+        description=f"{record['id']} on {device}, {record['backend']}, {record['precision']}",
+        instrument=script,
+        object=[seed, data[record["data"]["dataset"]]],
+        result=[
+            crate.file(run.record, f"Record of {name}"),
+            crate.file(run.history, f"Learning curves of {name}"),
+            crate.file(run.predictions, f"Predictions of {name}"),
+            crate.add_dataset(dest_path=str(run.checkpoints), properties=weights),
+        ],
+        startTime=record["started"],
+        endTime=_ended(record).isoformat(),
     )
 
 
-def _parameters(
-    crate: ROCrate, workflow: Entity, settings: list[Entity], data: list[Entity], page: Entity
-) -> None:
-    """What the workflow takes and gives, apart from the files of this execution."""
-    named = {"config": settings, "data": data, "report": [page]}
-    parameters: dict[str, Entity] = {}
-    for name, examples in named.items():
-        parameter = crate.add(
-            _thing(
-                crate,
-                f"#parameter-{name}",
-                "FormalParameter",
-                name=name,
-                additionalType="File",
-                conformsTo={"@id": BIOSCHEMAS.format("FormalParameter")},
-            )
-        )
-        parameters[name] = parameter
-        for example in examples:
-            example["exampleOfWork"] = parameter
-    workflow["input"] = [parameters["config"], parameters["data"]]
-    workflow["output"] = parameters["report"]
-
-
-def _file(
-    crate: ROCrate, root: Path, path: Path | str, name: str, kind: str | None = None
-) -> Entity:
-    """A file of the crate as an entity, with its format and size."""
-    properties: dict[str, str | list[str]] = {"name": name}
-    if kind:
-        properties["@type"] = ["File", kind]
-    if Path(path).suffix in FORMATS:
-        properties["encodingFormat"] = FORMATS[Path(path).suffix]
-    if (root / path).is_file():
-        properties["contentSize"] = str((root / path).stat().st_size)
-    return crate.add_file(dest_path=str(path), properties=properties)
-
-
-def _thing(crate: ROCrate, key: str, kind: str, **properties: Any) -> Entity:
-    """An entity that is no file. Entities among its properties become references."""
-    thing = ContextEntity(crate, key, properties={"@type": kind})
-    for name, value in properties.items():
-        thing[name] = value
-    return thing
+def _parameter(crate: _Crate, name: str, examples: Iterable[Entity]) -> Entity:
+    """What the workflow takes or gives, apart from the files of this execution, its examples."""
+    profile = {"@id": BIOSCHEMAS.format("FormalParameter")}
+    parameter = crate.thing(
+        f"#parameter-{name}", "FormalParameter",
+        name=name, additionalType="File", conformsTo=profile,
+    )  # fmt: skip
+    for example in examples:
+        example["exampleOfWork"] = parameter
+    return parameter
 
 
 def _ended(record: RunRecord) -> datetime:
