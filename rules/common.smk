@@ -132,7 +132,7 @@ def dataset_source(wildcards):
     """A fingerprint of the data set's source, so that other data under its name are noticed."""
     try:
         return fingerprint(
-            PROJECT.dataset(wildcards.dataset), Path(PROJECT.settings.data_dir)
+            PROJECT.datasets[wildcards.dataset], Path(PROJECT.settings.data_dir)
         )
     except ScratchbookError as error:
         raise WorkflowError(str(error))

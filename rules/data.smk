@@ -15,7 +15,7 @@ rule prepare_dataset:
         mem_mb=2000,
         runtime=60,
     params:
-        spec=lambda wildcards: PROJECT.dataset(wildcards.dataset),
+        spec=lambda wildcards: PROJECT.datasets[wildcards.dataset].model_dump(),
         source=dataset_source,
         data_dir=PROJECT.settings.data_dir,
         limit=PROJECT.image_limit,

@@ -16,16 +16,16 @@ import pytest
 from PIL import Image
 
 from scratchbook.config.datasets import Dataset
-from scratchbook.errors import ScratchbookError
 from scratchbook.data import prepare as prepare_module
 from scratchbook.data.location import fingerprint
 from scratchbook.data.prepare import prepare
 from scratchbook.data.source import Source
+from scratchbook.errors import ScratchbookError
 
 
 def spec(*sources, **more):
     given = {"title": "Things", "size": [8, 8], "sources": list(sources), **more}
-    return Dataset.model_validate(given).model_dump(mode="json")
+    return Dataset.model_validate(given)
 
 
 FOLDER = {"kind": "folder", "path": "things"}

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from projects import NOTEBOOK, REPOSITORY, make_project, scratchbook, snakemake
 from scratchbook.config.claims import bindings, typed_numbers
 from scratchbook.config.datasets import Datasets
-from scratchbook.errors import ScratchbookError
 from scratchbook.config.notebooks import Notebook
 from scratchbook.config.project import load_notebook, load_project, notebook_names, validate
 from scratchbook.config.reading import line_of, read_yaml
+from scratchbook.errors import ScratchbookError
 
 
 @pytest.fixture(scope="module")

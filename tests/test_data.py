@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import json
 import os
 import re
 import subprocess
@@ -12,7 +13,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
-from typing import get_args, get_type_hints
+from typing import get_args
 
 import h5py
 import numpy as np
@@ -23,24 +24,24 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 
-from scratchbook.config import datasets, specs
-from scratchbook.config.datasets import Dataset, Datasets
-from scratchbook.errors import ScratchbookError
+from scratchbook.config import datasets
+from scratchbook.config.datasets import Dataset, Datasets, Split
 from scratchbook.data import division
 from scratchbook.data.image import to_rgb
-from scratchbook.data.location import KINDS, fingerprint
+from scratchbook.data.location import fingerprint
 from scratchbook.data.prepare import prepare
 from scratchbook.data.source import OPENED
+from scratchbook.errors import ScratchbookError
 from scratchbook.results.prepared import Prepared
 from scratchbook.results.records import SPLITS
 
-ROOT = Path(__file__).parents[1]
+DECLARED = Path(__file__).parents[1] / "config/datasets.yaml"
 
 
 def spec(*sources, size=(4, 4), **more):
-    """A data set as the config hands it on: checked, defaults filled in, plain."""
+    """A data set as the config hands it on: checked, defaults filled in."""
     given = {"title": "Things", "size": list(size), "sources": list(sources), **more}
-    return Dataset.model_validate(given).model_dump(mode="json")
+    return Dataset.model_validate(given)
 
 
 def folder_spec(**more):
@@ -147,7 +148,7 @@ def test_repeated_images_are_trained_on_and_the_shares_stay_exact(seed):
     labels = np.repeat([0, 1], 20)
     pixels = [f"{i} {max(j - 5, 0)}" for i in range(2) for j in range(20)]  # one of them six times
     twins = division.first_twins([each.encode() for each in pixels])
-    shares: specs.SplitShares = {"validation": 0.1, "test": 0.2, "seed": seed}
+    shares = Split(validation=0.1, test=0.2, seed=seed)
     split = division.divide(labels, None, twins, shares, ["a", "b"])
     assert np.bincount(split).tolist() == [28, 4, 8]
     assert np.all(split[[0, 20]] == SPLITS.index("train"))
@@ -206,7 +207,7 @@ def test_any_division_keeps_twins_together_and_every_class_everywhere(
     rows += [(label, f"{label} x{pixels}") for label, pixels in images]
     labels = np.array([row[0] for row in rows])
     twins = division.first_twins([row[1].encode() for row in rows])
-    shares: specs.SplitShares = {"validation": validation, "test": test, "seed": seed}
+    shares = Split(validation=validation, test=test, seed=seed)
     split = division.divide(labels, None, twins, shares, list("abcd"))
     assert np.array_equal(split, split[twins])
     assert division.twins_across(twins, split) == []
@@ -377,8 +378,8 @@ def test_the_digits_ship_with_a_package_and_need_no_heavy_import(tmp_path):
         "import sys, yaml; from pathlib import Path\n"
         "from scratchbook.config.datasets import Datasets\n"
         "from scratchbook.data.prepare import prepare\n"
-        f"text = Path({str(ROOT / 'config/datasets.yaml')!r}).read_text()\n"
-        "sets = Datasets.model_validate(yaml.safe_load(text)).model_dump(mode='json')\n"
+        f"text = Path({str(DECLARED)!r}).read_text()\n"
+        "sets = Datasets.model_validate(yaml.safe_load(text)).root\n"
         f"prepare('digits', sets['digits'], Path('nowhere'), Path({str(tmp_path / 'd.h5')!r}))\n"
         "print([m for m in ('keras', 'tensorflow', 'pandas', 'sklearn') if m in sys.modules])\n"
     )
@@ -569,8 +570,7 @@ def test_a_file_that_is_no_whole_prepared_data_set_is_named(things, damage):
 
 
 def test_the_data_sets_that_come_with_the_project_are_valid():
-    text = (ROOT / "config/datasets.yaml").read_text()
-    sets = Datasets.model_validate(yaml.safe_load(text)).root
+    sets = Datasets.model_validate(yaml.safe_load(DECLARED.read_text())).root
     assert {"digits", "cifar10", "cifar100", "dogs3", "pcam"} <= set(sets)
     names = sets["cifar100"].sources[-1].class_names
     assert len(names) == 100
@@ -580,20 +580,14 @@ def test_the_data_sets_that_come_with_the_project_are_valid():
 def test_every_kind_of_source_can_be_declared_found_and_opened():
     models = get_args(get_args(datasets.Source)[0])
     declared = {get_args(model.model_fields["kind"].annotation)[0] for model in models}
-    typed = {get_args(get_type_hints(kind)["kind"])[0] for kind in get_args(specs.Source)}
-    assert declared == typed == KINDS.keys() == OPENED.keys()
+    assert declared == OPENED.keys()
 
 
-def test_the_types_of_a_declaration_have_the_keys_that_the_config_hands_on():
-    sources = [(getattr(datasets, kind.__name__), kind) for kind in get_args(specs.Source)]
-    for model, declared in [
-        (datasets.Dataset, specs.DatasetSpec),
-        (datasets.Resize, specs.Resize),
-        (datasets.Split, specs.SplitShares),
-        (datasets.Hdf5Pair, specs.Hdf5Pair),
-        *sources,
-    ]:
-        assert model.model_fields.keys() == declared.__annotations__.keys()
+def test_a_job_takes_a_declaration_up_from_plain_values_as_it_was():
+    for declared in Datasets.model_validate(yaml.safe_load(DECLARED.read_text())).root.values():
+        plain = declared.model_dump(mode="json")
+        assert json.loads(json.dumps(plain)) == plain
+        assert Dataset.model_validate(plain) == declared
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,13 @@ from PIL import Image
 
 from projects import scratchbook
 from scratchbook.cam.photos import read_photos
+from scratchbook.config.datasets import Dataset
 from scratchbook.errors import ScratchbookError
 
-DATASET = {"size": [12, 10], "resize": {"method": "bilinear", "fit": "crop"}}
+DATASET = Dataset.model_validate({
+    "title": "T", "size": [12, 10], "resize": {"fit": "crop"},
+    "sources": [{"kind": "folder", "path": "x"}],
+})  # fmt: skip
 
 
 @pytest.fixture

@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+from scratchbook.config.datasets import Dataset
 from scratchbook.console import job_log
 from scratchbook.data.prepare import prepare
 
 with job_log(snakemake.log[0], snakemake.wildcards.dataset) as console:
     prepare(
         snakemake.wildcards.dataset,
-        snakemake.params.spec,
+        Dataset.model_validate(snakemake.params.spec),
         Path(snakemake.params.data_dir),
         Path(snakemake.output[0]),
         say=console.say,

@@ -12,20 +12,21 @@ from scratchbook import models
 from scratchbook.cam import maps as cam_maps
 from scratchbook.cam.choices import resolve_epochs
 from scratchbook.cam.record import load_epoch
+from scratchbook.config.datasets import Dataset
 from scratchbook.data.image import to_rgb
 from scratchbook.errors import ScratchbookError, nearest
 from scratchbook.results.paths import RunFiles
 from scratchbook.results.reading import read_record
 from scratchbook.results.records import CamMaps
-from scratchbook.specs import Cam, DatasetSpec
+from scratchbook.specs import Cam
 
 
-def read_photos(files: Sequence[Path], dataset: DatasetSpec) -> np.ndarray:
+def read_photos(files: Sequence[Path], dataset: Dataset) -> np.ndarray:
     """Photos as the data set's own images were made: turned upright, converted and resized.
 
     Args:
         files: image files.
-        dataset: its declaration, with `size` and `resize`.
+        dataset: its declaration.
 
     Returns:
         uint8 (n, h, w, 3).
@@ -33,12 +34,11 @@ def read_photos(files: Sequence[Path], dataset: DatasetSpec) -> np.ndarray:
     Raises:
         ScratchbookError: a file that is not there, or is no whole image.
     """
-    (height, width), resize = dataset["size"], dataset["resize"]
-    size = height, width
+    (height, width), resize = dataset.size, dataset.resize
     photos = []
     for file in files:
         try:
-            photos.append(to_rgb(file.read_bytes(), size, resize["method"], resize["fit"])[0])
+            photos.append(to_rgb(file.read_bytes(), (height, width), resize.method, resize.fit)[0])
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else error
             raise ScratchbookError(f"--image {file}: {reason}") from None

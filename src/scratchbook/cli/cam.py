@@ -51,7 +51,7 @@ def run(given: argparse.Namespace) -> None:
     from scratchbook.report.pictures import cam_sheet
     from scratchbook.results.files import write_text
 
-    photos = read_photos(given.image, project.dataset(notebook.dataset))
+    photos = read_photos(given.image, project.datasets[notebook.dataset])
     prepare_keras(project.threads(given.notebook, given.experiment), gpu=False)
     cam = map_photos(
         run,

@@ -35,7 +35,7 @@ def run(given: argparse.Namespace) -> None:
         cam = project.cam(name)
         suits = partial(choose_layer, name=cam["layer"]) if cam else None
         try:
-            networks = check_networks(specs, project.dataset(notebook.dataset)["size"], suits)
+            networks = check_networks(specs, project.datasets[notebook.dataset].size, suits)
         except ScratchbookError as error:
             mistakes += [f"{CONFIG / 'notebooks' / name}.yaml: {e}" for e in str(error).split("\n")]
             continue

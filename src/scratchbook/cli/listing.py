@@ -39,7 +39,7 @@ def run(given: argparse.Namespace) -> None:
     rows, wrong = [HEADER], []
     for name, notebook in project.notebooks.items():
         specs = {experiment: project.spec(name, experiment) for experiment in notebook.experiments}
-        networks, mistakes = survey_networks(specs, project.dataset(notebook.dataset)["size"])
+        networks, mistakes = survey_networks(specs, project.datasets[notebook.dataset].size)
         wrong += [f"{CONFIG / 'notebooks' / name}.yaml: {mistake}" for mistake in mistakes]
         for experiment, declared in notebook.experiments.items():
             network = networks.get(experiment)

@@ -1,4 +1,4 @@
-"""The data sets' models: config/datasets.yaml, as parsed YAML, in; checked plain values out."""
+"""The data sets' models: config/datasets.yaml, as parsed YAML, in; checked values out."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from pydantic import (
 
 from scratchbook.errors import nearest
 
-from .strict import Strict, unusable
+from .strict import Name, Strict, unusable
 
-DatasetName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+ClassNames = Annotated[list[Text], Field(min_length=2)]
 SplitName = Literal["train", "validation", "test"]
 
 
@@ -29,58 +29,53 @@ class _Section(Strict):
 
 
 class _Source(_Section):
-    download: Text | None = Field(
-        default=None, description="Where to get it; shown when the data are not there."
-    )
+    download: Text | None = None
+    """Where to get it; shown when the data are not there."""
 
 
 class _ClassFolders(_Source):
-    splits: dict[SplitName, Text] | None = Field(
-        default=None,
-        description="Folder of each split that it comes with, e.g. `{train: train, test: test}`; "
-        "each holds one folder a class. Without it the class folders lie at the top.",
-    )
+    splits: dict[SplitName, Text] | None = None
+    """Folder of each split that it comes with, e.g. `{train: train, test: test}`; each holds one
+    folder a class. Without it the class folders lie at the top."""
 
 
 class FolderSource(_ClassFolders):
     """A folder on disk with one folder of images a class."""
 
-    kind: Literal["folder"] = Field(description="`folder`: one folder of images a class.")
-    path: Text = Field(description="The folder, relative to `data_dir` unless absolute.")
+    kind: Literal["folder"]
+    """`folder`: one folder of images a class."""
+    path: Text
+    """The folder, relative to `data_dir` unless absolute."""
 
 
 class ArchiveSource(_ClassFolders):
     """A zip or tar with one folder of images a class, read without unpacking."""
 
-    kind: Literal["archive"] = Field(
-        description="`archive`: a .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz, read without unpacking."
-    )
-    path: Text = Field(description="The archive, relative to `data_dir` unless absolute.")
+    kind: Literal["archive"]
+    """`archive`: a .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz, read without unpacking."""
+    path: Text
+    """The archive, relative to `data_dir` unless absolute."""
 
 
 class CsvSource(_Source):
     """A table of labels beside images, in a folder or an archive (Kaggle's way)."""
 
-    kind: Literal["csv"] = Field(description="`csv`: a table of labels beside the images.")
-    path: Text = Field(
-        description="Folder or archive with table and images, relative to `data_dir` unless "
-        "absolute."
-    )
-    labels: Text = Field(description="The table inside `path`: a CSV file with a header line.")
-    image: Text = Field(
-        description="Where a row's image lies inside `path`; `{column}` stands for that column's "
-        "value, e.g. `train/{id}.jpg`."
-    )
-    label: Text = Field(description="The column that holds the class.")
-    split: Text | None = Field(
-        default=None,
-        description="The column that holds `train`, `validation` or `test`, if there is one.",
-    )
-    class_names: dict[Text, Text] | None = Field(
-        default=None,
-        description="A readable name for each value of the label column, in the order of the "
-        "classes. Without it the values name themselves, sorted.",
-    )
+    kind: Literal["csv"]
+    """`csv`: a table of labels beside the images."""
+    path: Text
+    """Folder or archive with table and images, relative to `data_dir` unless absolute."""
+    labels: Text
+    """The table inside `path`: a CSV file with a header line."""
+    image: Text
+    """Where a row's image lies inside `path`; `{column}` stands for that column's value, e.g.
+    `train/{id}.jpg`."""
+    label: Text
+    """The column that holds the class."""
+    split: Text | None = None
+    """The column that holds `train`, `validation` or `test`, if there is one."""
+    class_names: dict[Text, Text] | None = None
+    """A readable name for each value of the label column, in the order of the classes. Without it
+    the values name themselves, sorted."""
 
     @field_validator("class_names", mode="before")
     @classmethod
@@ -94,56 +89,52 @@ class CsvSource(_Source):
 class Hdf5Pair(_Section):
     """The two files of one split."""
 
-    images: Text = Field(description="The .h5 file of the images.")
-    labels: Text = Field(description="The .h5 file of the labels; it may be the same one.")
+    images: Text
+    """The .h5 file of the images."""
+    labels: Text
+    """The .h5 file of the labels; it may be the same one."""
 
 
 class Hdf5Source(_Source):
     """Arrays in .h5 files, a pair of files a split (PatchCamelyon's way)."""
 
-    kind: Literal["hdf5"] = Field(description="`hdf5`: arrays in .h5 files.")
-    splits: dict[SplitName, Hdf5Pair] = Field(
-        min_length=1, description="The files of each split, relative to `data_dir` unless absolute."
-    )
-    images: Text = Field(
-        default="x",
-        description="The images' array in its file: uint8 [n, height, width(, channels)].",
-    )
-    labels: Text = Field(
-        default="y", description="The labels' array in its file: n whole numbers from 0."
-    )
-    class_names: list[Text] = Field(
-        min_length=2, description="The classes' names, in the order of their numbers."
-    )
+    kind: Literal["hdf5"]
+    """`hdf5`: arrays in .h5 files."""
+    splits: dict[SplitName, Hdf5Pair] = Field(min_length=1)
+    """The files of each split, relative to `data_dir` unless absolute."""
+    images: Text = "x"
+    """The images' array in its file: uint8 [n, height, width(, channels)]."""
+    labels: Text = "y"
+    """The labels' array in its file: n whole numbers from 0."""
+    class_names: ClassNames
+    """The classes' names, in the order of their numbers."""
 
 
 class KerasSource(_Source):
     """A data set that Keras downloads and caches."""
 
-    kind: Literal["keras"] = Field(description="`keras`: downloaded by `keras.datasets`.")
-    name: Literal["cifar10", "cifar100", "fashion_mnist", "mnist"] = Field(
-        description="Its name in `keras.datasets`; it comes with train and test."
-    )
-    class_names: list[Text] = Field(
-        min_length=2, description="The classes' names, in the order of their numbers."
-    )
+    kind: Literal["keras"]
+    """`keras`: downloaded by `keras.datasets`."""
+    name: Literal["cifar10", "cifar100", "fashion_mnist", "mnist"]
+    """Its name in `keras.datasets`; it comes with train and test."""
+    class_names: ClassNames
+    """The classes' names, in the order of their numbers."""
 
 
 class BundledSource(_Source):
     """A table of pixels that ships inside an installed package: works offline."""
 
-    kind: Literal["bundled"] = Field(description="`bundled`: ships inside an installed package.")
-    package: Text = Field(description="The package's import name.")
-    file: Text = Field(
-        description="The table inside the package: a CSV file (.gz or not) without a header, one "
-        "image a row, its grey values 0 to 255 row by row and then its class as a number."
-    )
-    shape: Annotated[list[int], Field(min_length=2, max_length=2)] = Field(
-        description="Height and width of the images in the table."
-    )
-    class_names: list[Text] = Field(
-        min_length=2, description="The classes' names, in the order of their numbers."
-    )
+    kind: Literal["bundled"]
+    """`bundled`: ships inside an installed package."""
+    package: Text
+    """The package's import name."""
+    file: Text
+    """The table inside the package: a CSV file (.gz or not) without a header, one image a row, its
+    grey values 0 to 255 row by row and then its class as a number."""
+    shape: Annotated[list[int], Field(min_length=2, max_length=2)]
+    """Height and width of the images in the table."""
+    class_names: ClassNames
+    """The classes' names, in the order of their numbers."""
 
 
 _KINDS: dict[str, type[_Source]] = {
@@ -177,26 +168,23 @@ Source = Annotated[
 class Resize(_Section):
     """How an image of another size becomes one of `size`."""
 
-    method: Literal["bilinear", "bicubic", "lanczos", "nearest", "box"] = Field(
-        default="bilinear", description="Pillow's resampling filter (antialiased, `nearest` apart)."
-    )
-    fit: Literal["stretch", "crop", "pad"] = Field(
-        default="stretch",
-        description="`stretch` to the size, `crop` the centre, or `pad` with black; the last two "
-        "keep the shape of things.",
-    )
+    method: Literal["bilinear", "bicubic", "lanczos", "nearest", "box"] = "bilinear"
+    """Pillow's resampling filter (antialiased, `nearest` apart)."""
+    fit: Literal["stretch", "crop", "pad"] = "stretch"
+    """`stretch` to the size, `crop` the centre, or `pad` with black; the last two keep the shape of
+    things."""
 
 
 class Split(_Section):
     """How the splits that the source does not come with are made."""
 
-    validation: Fraction = Field(
-        default=0.1,
-        description="Share of the images for validation. If the source comes with splits but not "
-        "this one, it is a share of its train images; if it comes with this one, that is used.",
-    )
-    test: Fraction = Field(default=0.2, description="The same for the test split.")
-    seed: int = Field(default=0, ge=0, description="Seed of the splits and of the sample.")
+    validation: Fraction = 0.1
+    """Share of the images for validation. If the source comes with splits but not this one, it is a
+    share of its train images; if it comes with this one, that is used."""
+    test: Fraction = 0.2
+    """The same for the test split."""
+    seed: int = Field(0, ge=0)
+    """Seed of the splits and of the sample."""
 
     @model_validator(mode="after")
     def _leaves_training_images(self) -> Split:
@@ -207,38 +195,33 @@ class Split(_Section):
             )
         return self
 
+    def share(self, split: str) -> float:
+        """That of `validation` or `test`."""
+        return {"validation": self.validation, "test": self.test}[split]
+
 
 class Dataset(_Section):
     """One data set: where it comes from and what is made of it."""
 
-    title: Text = Field(description="What the report calls it.")
-    size: Annotated[
-        list[Annotated[int, Field(ge=1, le=4096)]], Field(min_length=2, max_length=2)
-    ] = Field(description="Height and width of every prepared image, in pixels.")
-    sources: list[Source] = Field(
-        min_length=1, description="Where it can come from, best first; the first there is used."
-    )
-    resize: Resize = Field(
-        default_factory=Resize, description="How an image of another size is brought to `size`."
-    )
-    split: Split = Field(
-        default_factory=Split,
-        description="How the splits that the source lacks are made: by class, seeded, and never "
-        "with identical images in two of them.",
-    )
-    sample: Annotated[int, Field(ge=1)] | None = Field(
-        default=None,
-        description="Use only so many images, drawn by class and split with `split.seed`.",
-    )
-    duplicates: Literal["keep", "refuse"] = Field(
-        default="keep",
-        description="Identical images in different splits of the source: `keep` them, warned of "
-        "and recorded, or `refuse` the data set.",
-    )
-    citation: Text | None = Field(
-        default=None, description="Who is to be credited; stands with the source in the report."
-    )
+    title: Text
+    """What the report calls it."""
+    size: Annotated[list[Annotated[int, Field(ge=1, le=4096)]], Field(min_length=2, max_length=2)]
+    """Height and width of every prepared image, in pixels."""
+    sources: list[Source] = Field(min_length=1)
+    """Where it can come from, best first; the first there is used."""
+    resize: Resize = Field(default_factory=Resize)
+    """How an image of another size is brought to `size`."""
+    split: Split = Field(default_factory=Split)
+    """How the splits that the source lacks are made: by class, seeded, and never with identical
+    images in two of them."""
+    sample: Annotated[int, Field(ge=1)] | None = None
+    """Use only so many images, drawn by class and split with `split.seed`."""
+    duplicates: Literal["keep", "refuse"] = "keep"
+    """Identical images in different splits of the source: `keep` them, warned of and recorded, or
+    `refuse` the data set."""
+    citation: Text | None = None
+    """Who is to be credited; stands with the source in the report."""
 
 
-class Datasets(RootModel[dict[DatasetName, Dataset]]):
+class Datasets(RootModel[dict[Name, Dataset]]):
     """config/datasets.yaml as a whole: a data set under each name."""

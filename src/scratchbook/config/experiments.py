@@ -17,8 +17,7 @@ from pydantic import (
 from .grids import Values
 from .keras_api import LOSSES, keras_object, keras_schema
 from .layers import layer_object, layer_schema
-from .settings import Name
-from .strict import Strict, unusable
+from .strict import Name, Strict, unusable
 
 
 def _check_layer(entry: Any) -> Any:

@@ -105,12 +105,8 @@ def place(path: str, current: Any, value: Any) -> Any:
 
 def _settings(path: str, values: Values) -> list[Setting]:
     named = isinstance(values, dict)
-    found = [
-        Setting(path, label, value)
-        for label, value in (
-            values.items() if isinstance(values, dict) else ((_label(v), v) for v in values)
-        )
-    ]
+    pairs = values.items() if isinstance(values, dict) else [(_label(v), v) for v in values]
+    found = [Setting(path, label, value) for label, value in pairs]
     if not found:
         raise unusable("has no values to try", path)
     first: dict[str, Any] = {}

@@ -21,78 +21,27 @@ from .strict import unusable
 API_FILE = Path(__file__).with_name("keras_api.json")
 
 ALLOWED: dict[str, tuple[str, list[str]]] = {
-    "layer": (
-        "layers",
-        [
-            "Activation",
-            "AveragePooling2D",
-            "BatchNormalization",
-            "Conv2D",
-            "Dense",
-            "DepthwiseConv2D",
-            "Dropout",
-            "ELU",
-            "Flatten",
-            "GaussianNoise",
-            "GlobalAveragePooling2D",
-            "GlobalMaxPooling2D",
-            "GroupNormalization",
-            "LayerNormalization",
-            "LeakyReLU",
-            "MaxPooling2D",
-            "Normalization",
-            "PReLU",
-            "ReLU",
-            "Rescaling",
-            "SeparableConv2D",
-            "SpatialDropout2D",
-            "ZeroPadding2D",
-        ],
-    ),
-    "augmentation layer": (
-        "layers",
-        [
-            "RandomBrightness",
-            "RandomColorJitter",
-            "RandomContrast",
-            "RandomCrop",
-            "RandomErasing",
-            "RandomFlip",
-            "RandomGrayscale",
-            "RandomHue",
-            "RandomRotation",
-            "RandomSaturation",
-            "RandomSharpness",
-            "RandomShear",
-            "RandomTranslation",
-            "RandomZoom",
-        ],
-    ),
+    "layer": ("layers", [
+        "Activation", "AveragePooling2D", "BatchNormalization", "Conv2D", "Dense",
+        "DepthwiseConv2D", "Dropout", "ELU", "Flatten", "GaussianNoise", "GlobalAveragePooling2D",
+        "GlobalMaxPooling2D", "GroupNormalization", "LayerNormalization", "LeakyReLU",
+        "MaxPooling2D", "Normalization", "PReLU", "ReLU", "Rescaling", "SeparableConv2D",
+        "SpatialDropout2D", "ZeroPadding2D",
+    ]),
+    "augmentation layer": ("layers", [
+        "RandomBrightness", "RandomColorJitter", "RandomContrast", "RandomCrop", "RandomErasing",
+        "RandomFlip", "RandomGrayscale", "RandomHue", "RandomRotation", "RandomSaturation",
+        "RandomSharpness", "RandomShear", "RandomTranslation", "RandomZoom",
+    ]),
     "optimizer": ("optimizers", ["SGD", "Adam", "AdamW", "RMSprop"]),
     "callback": ("callbacks", ["ReduceLROnPlateau", "EarlyStopping"]),
-}
+}  # fmt: skip
 """What may be named, by kind: the Keras module and its classes."""
 
 ACTIVATIONS = [
-    "elu",
-    "exponential",
-    "gelu",
-    "hard_sigmoid",
-    "hard_silu",
-    "leaky_relu",
-    "linear",
-    "mish",
-    "relu",
-    "relu6",
-    "selu",
-    "sigmoid",
-    "silu",
-    "softmax",
-    "softplus",
-    "softsign",
-    "swish",
-    "tanh",
-]
+    "elu", "exponential", "gelu", "hard_sigmoid", "hard_silu", "leaky_relu", "linear", "mish",
+    "relu", "relu6", "selu", "sigmoid", "silu", "softmax", "softplus", "softsign", "swish", "tanh",
+]  # fmt: skip
 LOSSES = ["categorical_crossentropy", "binary_crossentropy"]
 
 # Ours to decide: data order and dropout follow the run's seed, numbers follow `precision`.

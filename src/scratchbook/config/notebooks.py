@@ -24,12 +24,12 @@ from scratchbook.specs import Spec
 
 from .claims import bindings
 from .diagnoses import Diagnoses
-from .experiments import DEFAULTS, Defaults, Experiment, GridMember, Text, Training
+from .experiments import DEFAULTS, Defaults, Experiment, GridMember, Layer, Text, Training
 from .grids import NAME_THEM, Setting, combinations, member_name, place
 from .keras_api import keras_object
 from .layers import check_place, layer_object
-from .settings import Name, Seeds
-from .strict import NAME_PATTERN, Strict, explain, unusable
+from .settings import Seeds
+from .strict import NAME_PATTERN, Name, Strict, explain, unusable
 
 
 class KeyResult(Strict):
@@ -183,8 +183,7 @@ class Notebook(Strict):
                     f"experiments.{name}.layers: is missing; give the list of layers, "
                     "or a `parent` to take them from"
                 )
-            self._check_head(name, experiment)
-            self._check_places(name, experiment)
+            self._check_layers(f"experiments.{name}.layers", experiment.layers or [])
         return self
 
     @model_validator(mode="after")
@@ -250,21 +249,15 @@ class Notebook(Strict):
         return self
 
     @staticmethod
-    def _check_places(name: str, experiment: Experiment) -> None:
-        for position, entry in enumerate(experiment.layers or []):
-            if position:
-                check_place(layer_object(entry), f"experiments.{name}.layers[{position}]")
-
-    @staticmethod
-    def _check_head(name: str, experiment: Experiment) -> None:
-        if experiment.layers is None:
-            return
-        last = layer_object(experiment.layers[-1])
-        if last["class_name"] not in ("Dense", "Activation"):
+    def _check_layers(where: str, written: list[Layer]) -> None:
+        layers = [layer_object(entry) for entry in written]
+        if layers and (last := layers[-1]["class_name"]) not in ("Dense", "Activation"):
             raise unusable(
-                f"experiments.{name}.layers[{len(experiment.layers) - 1}]: the last layer must be "
-                f"a Dense with a softmax unit a class, but it is {last['class_name']}"
+                f"{where}[{len(layers) - 1}]: the last layer must be a Dense with a softmax unit a "
+                f"class, but it is {last}"
             )
+        for position, layer in enumerate(layers[1:], 1):
+            check_place(layer, f"{where}[{position}]")
 
     @model_validator(mode="after")
     def _mutes_name_experiments(self) -> Notebook:
@@ -332,10 +325,10 @@ class Notebook(Strict):
 
     def grids(self) -> dict[str, GridMember]:
         """The grids' names, each with the first of the experiments that it makes."""
-        members = (one for one in self.experiments.values() if isinstance(one, GridMember))
         found: dict[str, GridMember] = {}
-        for member in members:
-            found.setdefault(member.group, member)
+        for one in self.experiments.values():
+            if isinstance(one, GridMember):
+                found.setdefault(one.group, one)
         return found
 
     def kept_epochs(self, experiment: str) -> dict[int, list[str]]:

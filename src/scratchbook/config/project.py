@@ -14,7 +14,6 @@ from scratchbook.errors import ScratchbookError, nearest
 from scratchbook.results.paths import RESERVED, Results
 from scratchbook.specs import (
     Cam,
-    DatasetSpec,
     DeclaredExperiment,
     DiagnosisSettings,
     Page,
@@ -71,10 +70,6 @@ class Project:
         """The random seeds of a notebook's runs; the first in a smoke run."""
         seeds = self.notebooks[notebook].seeds or self.settings.seeds
         return seeds[:1] if self.settings.smoke else seeds
-
-    def dataset(self, name: str) -> DatasetSpec:
-        """A data set's declaration with every default filled in."""
-        return cast(DatasetSpec, self.datasets[name].model_dump(mode="json"))
 
     def spec(self, notebook: str, experiment: str) -> Spec:
         """What determines an experiment's runs: one epoch on whatever is there for a smoke run."""
@@ -187,7 +182,13 @@ class _Notebooks(Mapping[str, Notebook]):
         notebook = self._read[name]
         if notebook is None:
             notebook = load_notebook(name, self._folder / "notebooks")
-            self._check_dataset(name, notebook.dataset)
+            if notebook.dataset not in self._datasets:
+                file = self._folder / "notebooks" / f"{name}.yaml"
+                raise ScratchbookError(
+                    f"{file}:{line_of(file, ('dataset',))}: dataset: no data set "
+                    f"{notebook.dataset!r} in {self._folder / 'datasets.yaml'}; "
+                    f"{nearest(notebook.dataset, self._datasets)}"
+                )
             self._read[name] = notebook
         return notebook
 
@@ -196,15 +197,6 @@ class _Notebooks(Mapping[str, Notebook]):
 
     def __len__(self) -> int:
         return len(self._read)
-
-    def _check_dataset(self, name: str, dataset: str) -> None:
-        if dataset not in self._datasets:
-            file = self._folder / "notebooks" / f"{name}.yaml"
-            raise ScratchbookError(
-                f"{file}:{line_of(file, ('dataset',))}: dataset: no data set "
-                f"{dataset!r} in {self._folder / 'datasets.yaml'}; "
-                f"{nearest(dataset, self._datasets)}"
-            )
 
 
 def load_project(

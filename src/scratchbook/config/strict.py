@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from scratchbook.errors import nearest
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 """What a notebook, an experiment or a data set may be called: the name becomes a folder."""
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 
 _Place = tuple[str | int, ...]
 _INTERNAL = re.compile(  # types and models, as pydantic names them in a path

@@ -5,22 +5,19 @@ All of it is drawn class by class, so that every class is in every split in its 
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
+from scratchbook.config.datasets import Split
 from scratchbook.errors import ScratchbookError
 from scratchbook.results.records import SPLITS
-from scratchbook.specs import SplitShares
 
 TRAIN = SPLITS.index("train")
 
 
-def missing_splits(splits: np.ndarray | None) -> list[Literal["validation", "test"]]:
+def missing_splits(splits: np.ndarray | None) -> list[str]:
     """The splits that the source does not come with and that must be carved out of its images."""
     given = set() if splits is None else {SPLITS[code] for code in np.unique(splits)}
-    shared: tuple[Literal["validation"], Literal["test"]] = ("validation", "test")
-    return [name for name in shared if name not in given]
+    return [name for name in ("validation", "test") if name not in given]
 
 
 def check(labels: np.ndarray, splits: np.ndarray | None, class_names: list[str]) -> None:
@@ -61,7 +58,7 @@ def choose(labels: np.ndarray, splits: np.ndarray | None, count: int, seed: int)
     cells, cell = np.unique(given * (labels.max() + 1) + labels, return_inverse=True)
     sizes = np.bincount(cell)
     carved = given[np.unique(cell, return_index=True)[1]] == TRAIN
-    keep = _apportion(sizes, count, np.where(carved, parts, 1))
+    keep = apportion(sizes, count, np.where(carved, parts, 1))
     rows = [
         np.random.default_rng([seed, i]).permutation(np.flatnonzero(cell == i))[: keep[i]]
         for i in range(len(cells))
@@ -79,7 +76,7 @@ def divide(
     labels: np.ndarray,
     splits: np.ndarray | None,
     twins: np.ndarray,
-    shares: SplitShares,
+    shares: Split,
     class_names: list[str],
 ) -> np.ndarray:
     """The split of each image, uint8 [n]: the source's own, completed by the ones it lacks.
@@ -98,11 +95,11 @@ def divide(
     for label, name in enumerate(class_names):
         mine = np.flatnonzero(labels[pool[first]] == label)
         _enough(name, len(mine), ["train", *carved], "different ")
-        order = np.random.default_rng([shares["seed"], label]).permutation(mine)
+        order = np.random.default_rng([shares.seed, label]).permutation(mine)
         order = order[np.argsort(sizes[order], kind="stable")]
         total = sizes[mine].sum()
         for left, part in enumerate(carved):
-            wanted = max(1, round(shares[part] * total))
+            wanted = max(1, round(shares.share(part) * total))
             take = int(np.searchsorted(np.cumsum(sizes[order]), wanted)) + 1
             take = min(take, len(order) - (len(carved) - left))  # one group for each part to come
             chosen[order[:take]] = SPLITS.index(part)
@@ -130,7 +127,7 @@ def twins_across(twins: np.ndarray, split: np.ndarray) -> list[tuple[int, int]]:
     return list(zip(first[crossing].tolist(), order[crossing].tolist(), strict=True))
 
 
-def _apportion(sizes: np.ndarray, count: int, least: np.ndarray) -> np.ndarray:
+def apportion(sizes: np.ndarray, count: int, least: np.ndarray | int = 0) -> np.ndarray:
     """Images of each cell: its share (largest remainders), at least `least`, at most `sizes`."""
     exact = sizes * min(1.0, count / sizes.sum())
     share = np.floor(exact).astype(np.int64)

@@ -11,13 +11,6 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 # Named, because Pillow would also hand PostScript to an interpreter.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
-FILTERS = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-    "nearest": Image.Resampling.NEAREST,
-    "box": Image.Resampling.BOX,
-}
 MOST_PIXELS = 1 << 26  # 64 Mi pixels: 200 MB decoded
 _MANY_PIXELS = 1 << 24  # such images are decoded one at a time, whatever the number of threads
 _one_at_a_time = threading.Lock()
@@ -40,7 +33,7 @@ def to_rgb(
     """Decode, turn upright, convert and resize one image.
 
     `raw` is an encoded image or uint8 [h, w], [h, w, 1], [h, w, 3] or [h, w, 4]; `size` is
-    (height, width); `method` one of FILTERS; `fit` one of stretch, crop, pad.
+    (height, width); `method` one of Pillow's filters; `fit` one of stretch, crop, pad.
     Returns uint8 [height, width, 3] and what was done to it (the constants above).
     Raises ValueError or OSError, with a readable reason, for what is not a whole image.
     """
@@ -105,8 +98,9 @@ def _colour(image: Image.Image, ranged: bool) -> tuple[Image.Image, list[str]]:
 
 
 def _resized(image: Image.Image, size: tuple[int, int], method: str, fit: str) -> Image.Image:
+    resampling = Image.Resampling[method.upper()]
     if fit == "crop":
-        return ImageOps.fit(image, size, FILTERS[method])
+        return ImageOps.fit(image, size, resampling)
     if fit == "pad":
-        return ImageOps.pad(image, size, FILTERS[method])
-    return image.resize(size, FILTERS[method])
+        return ImageOps.pad(image, size, resampling)
+    return image.resize(size, resampling)

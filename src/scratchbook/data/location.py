@@ -1,4 +1,5 @@
-"""Find which source of a data set is there: spec and `data_dir` in, its files or fingerprint out.
+"""Find which source of a data set is there: its declaration and `data_dir` in, files or
+fingerprint out.
 
 Only the standard library is imported: a Snakefile asks for fingerprints whenever it is parsed.
 """
@@ -9,29 +10,29 @@ import hashlib
 import importlib.util
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO
 
 from scratchbook.errors import ScratchbookError
 
 if TYPE_CHECKING:
-    from scratchbook import specs
+    from scratchbook.config.datasets import Dataset, Source
 
 _MIB = 1 << 20
 
 
 @dataclass(frozen=True)
 class Located:
-    """The source that is used: its place in `sources`, its spec, and its files by role."""
+    """The source that is used: its place in `sources`, itself, and its files by role."""
 
     index: int
-    source: specs.Source
+    source: Source
     paths: dict[str, Path]
 
 
-def fingerprint(spec: specs.DatasetSpec, data_dir: Path) -> dict[str, object]:
+def fingerprint(dataset: Dataset, data_dir: Path) -> dict[str, object]:
     """A cheap JSON-able description of the source in use; another one means: prepare again.
 
     It knows nothing of times and places, so `touch`, a copy or another `data_dir` leave it as it
@@ -41,32 +42,33 @@ def fingerprint(spec: specs.DatasetSpec, data_dir: Path) -> dict[str, object]:
 
     Raises ScratchbookError where none of the sources is there.
     """
-    found = locate(spec, data_dir)
-    kind = found.source["kind"]
-    marks = {
+    found = locate(dataset, data_dir)
+    source = found.source
+    marks: dict[str, object] = {
         role: _folder_mark(path) if path.is_dir() else _file_mark(path)
         for role, path in found.paths.items()
     }
-    marks |= KINDS[kind].marks(found.source, found.paths)
-    return {"source": found.index, "kind": kind, "files": marks}
+    # There is no such file where the table lies in an archive.
+    if source.kind == "csv" and (table := found.paths["path"] / source.labels).is_file():
+        marks["labels"] = hashlib.sha256(table.read_bytes()).hexdigest()
+    return {"source": found.index, "kind": source.kind, "files": marks}
 
 
-def locate(spec: specs.DatasetSpec, data_dir: Path) -> Located:
+def locate(dataset: Dataset, data_dir: Path) -> Located:
     """The first source whose files are all there.
 
     Raises ScratchbookError with a line for each source that was tried, where none is.
     """
     tried = []
-    for index, source in enumerate(spec["sources"]):
-        kind = KINDS[source["kind"]]
-        paths = kind.paths(source, Path(data_dir).expanduser())
-        wrong = [reason for path in paths.values() if (reason := kind.wrong(path))]
+    for index, source in enumerate(dataset.sources):
+        paths = _paths(source, data_dir.expanduser())
+        wrong = [reason for path in paths.values() if (reason := _wrong(source.kind, path))]
         if not wrong:
             return Located(index, source, paths)
-        hint = f" (get it: {source['download']})" if source["download"] else ""
-        tried.append(f"  {source['kind']}: {'; '.join(wrong)}{hint}")
+        hint = f" (get it: {source.download})" if source.download else ""
+        tried.append(f"  {source.kind}: {'; '.join(wrong)}{hint}")
     raise ScratchbookError(
-        f"{spec['title']}: none of its sources is there.\n"
+        f"{dataset.title}: none of its sources is there.\n"
         + "\n".join(tried)
         + "\nPut the data there, or say where they are: --config data_dir=/path/to/data"
     )
@@ -135,56 +137,31 @@ def _zip_directory(file: BinaryIO, size: int) -> int:
 # --- the kinds ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Kind:
-    """Where a kind of source has its files; `spec` is of the kind's own type."""
-
-    paths: Callable[[Any, Path], dict[str, Path]]  # (spec, data_dir): by role
-    must_be: Literal["file", "folder", "either"] = "file"
-    instead: str = ""  # what to do with the other
-    # (spec, paths): what marks it beside these
-    marks: Callable[[Any, dict[str, Path]], dict[str, str]] = lambda spec, paths: {}
-
-    def wrong(self, path: Path) -> str | None:
-        """Why a path is no use to such a source; None where it is."""
-        if not path.exists():
-            return f"nothing at {path.absolute()}"
-        found = "folder" if path.is_dir() else "file"
-        if self.must_be in (found, "either"):
-            return None
-        return f"{path.absolute()} is a {found}, not a {self.must_be}{self.instead}"
+def _paths(source: Source, data_dir: Path) -> dict[str, Path]:
+    """Where a source has its files, by role."""
+    if source.kind == "keras":
+        return {}
+    if source.kind == "hdf5":
+        return {
+            f"{split} {role}": data_dir / file
+            for split, pair in source.splits.items()
+            for role, file in (("images", pair.images), ("labels", pair.labels))
+        }
+    if source.kind == "bundled":
+        package = importlib.util.find_spec(source.package)  # finds it without importing it
+        places = package.submodule_search_locations if package else None
+        return {"path": Path(next(iter(places or [source.package]))) / source.file}
+    return {"path": data_dir / source.path}  # one that is absolute stays so
 
 
-def _one(
-    spec: specs.FolderSource | specs.ArchiveSource | specs.CsvSource, data_dir: Path
-) -> dict[str, Path]:
-    return {"path": data_dir / spec["path"]}  # one that is absolute stays so
-
-
-def _labels(spec: specs.CsvSource, paths: dict[str, Path]) -> dict[str, str]:
-    table = paths["path"] / spec["labels"]  # there is none where `path` is an archive
-    return {"labels": hashlib.sha256(table.read_bytes()).hexdigest()} if table.is_file() else {}
-
-
-def _pairs(spec: specs.Hdf5Source, data_dir: Path) -> dict[str, Path]:
-    paths = {}
-    for split, pair in spec["splits"].items():
-        paths[f"{split} images"] = data_dir / pair["images"]
-        paths[f"{split} labels"] = data_dir / pair["labels"]
-    return paths
-
-
-def _in_package(spec: specs.BundledSource, _: Path) -> dict[str, Path]:
-    package = importlib.util.find_spec(spec["package"])  # finds it without importing it
-    places = package.submodule_search_locations if package else None
-    return {"path": Path(next(iter(places or [spec["package"]]))) / spec["file"]}
-
-
-KINDS = {
-    "folder": Kind(_one, "folder", " (for a zip or tar use `kind: archive`)"),
-    "archive": Kind(_one, "file", " (use `kind: folder`)"),
-    "csv": Kind(_one, "either", marks=_labels),
-    "hdf5": Kind(_pairs),
-    "keras": Kind(lambda spec, data_dir: {}),
-    "bundled": Kind(_in_package),
-}
+def _wrong(kind: str, path: Path) -> str | None:
+    """Why a path is no use to a kind of source; None where it is."""
+    if not path.exists():
+        return f"nothing at {path.absolute()}"
+    found = "folder" if path.is_dir() else "file"
+    wanted, instead = {
+        "folder": ("folder", " (for a zip or tar use `kind: archive`)"),
+        "archive": ("file", " (use `kind: folder`)"),
+        "csv": (found, ""),  # takes either
+    }.get(kind, ("file", ""))
+    return None if found == wanted else f"{path.absolute()} is a {found}, not a {wanted}{instead}"

@@ -1,4 +1,5 @@
-"""Prepare a data set once for all runs: spec and `data_dir` in, results/data/{dataset}.h5 out."""
+"""Prepare a data set once for all runs: its declaration and `data_dir` in,
+results/data/{dataset}.h5 out."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from scratchbook.config.datasets import Dataset
 from scratchbook.data import division
 from scratchbook.data.files import READ_ERRORS, counted, listed
 from scratchbook.data.image import RESIZED, to_rgb
@@ -24,7 +26,6 @@ from scratchbook.data.location import locate
 from scratchbook.data.source import Source, open_source
 from scratchbook.errors import ScratchbookError
 from scratchbook.results.records import SPLITS
-from scratchbook.specs import DatasetSpec
 
 _BLOCK_BYTES = 4 << 20  # of encoded or of prepared images, whichever is reached first
 _BLOCK_IMAGES = 64
@@ -33,7 +34,7 @@ _Raw = list[tuple[str, bytes | np.ndarray | Exception]]  # images' names, and wh
 
 def prepare(
     name: str,
-    spec: DatasetSpec,
+    dataset: Dataset,
     data_dir: Path,
     output: Path,
     say: Callable[[str], None] = print,
@@ -42,24 +43,23 @@ def prepare(
 ) -> None:
     """Decode a data set into one HDF5 file that all runs read.
 
-    `spec` is a data set of config/datasets.yaml with its defaults filled in; `limit` keeps only
-    about that many images, of every class and split (to try things out); `on_progress` takes
-    (images done, images in all).
-    The same source and spec give the same arrays. The file appears whole or not at all, and
+    `limit` keeps only about that many images, of every class and split (to try things out);
+    `on_progress` takes (images done, images in all).
+    The same source and declaration give the same arrays. The file appears whole or not at all, and
     memory stays below about 0.5 GB however large the source is.
 
     Raises ScratchbookError where the source is missing or cannot be used as it is, or where the
     disk is full; the message names the file, and what would do.
     """
     began = time.monotonic()
-    found = locate(spec, data_dir)
+    found = locate(dataset, data_dir)
     output.parent.mkdir(parents=True, exist_ok=True)
     part = output.with_name(f".{output.name}.part")  # of one name: a killed run's is overwritten
     try:
         with open_source(found) as source:
             try:
-                rows = _chosen(source, spec, limit)
-                counts = _write(part, name, spec, source, rows, say, on_progress)
+                rows = _chosen(source, dataset, limit)
+                counts = _write(part, name, dataset, source, rows, say, on_progress)
             except ScratchbookError as error:
                 raise ScratchbookError(f"{name}, {source.text}: {error}") from error
         part.replace(output)
@@ -73,15 +73,15 @@ def prepare(
     )
 
 
-def _chosen(source: Source, spec: DatasetSpec, limit: int | None) -> np.ndarray:
+def _chosen(source: Source, dataset: Dataset, limit: int | None) -> np.ndarray:
     """Rows of the source to be prepared, rising: the sample, and of it what `limit` leaves."""
     division.check(source.labels, source.splits, source.class_names)
     rows = np.arange(len(source.labels))
-    for count, what in ((spec["sample"], "sample"), (limit, "smoke test")):
+    for count, what in ((dataset.sample, "sample"), (limit, "smoke test")):
         if count is not None and count < len(rows):
             splits = None if source.splits is None else source.splits[rows]
             of = len(rows)
-            rows = rows[division.choose(source.labels[rows], splits, count, spec["split"]["seed"])]
+            rows = rows[division.choose(source.labels[rows], splits, count, dataset.split.seed)]
             source.notes.append(f"{what}: {len(rows):,} of {of:,} images, drawn by class")
     return rows
 
@@ -89,14 +89,14 @@ def _chosen(source: Source, spec: DatasetSpec, limit: int | None) -> np.ndarray:
 def _write(
     part: Path,
     name: str,
-    spec: DatasetSpec,
+    dataset: Dataset,
     source: Source,
     rows: np.ndarray,
     say: Callable[[str], None],
     on_progress: Callable[[int, int], None],
 ) -> dict[str, int]:
     """Write the whole prepared file and return the images of each split."""
-    height, width = spec["size"]
+    height, width = dataset.size
     shape = (len(rows), height, width, 3)
     needed, free = int(np.prod(shape)), shutil.disk_usage(part.parent).free
     if needed > free:
@@ -105,15 +105,15 @@ def _write(
     given = None if source.splits is None else source.splits[rows]
     with h5py.File(part, "w") as file:
         images = file.create_dataset("images", shape, np.uint8)  # contiguous: can be memory-mapped
-        decoded = _decode(source, rows, spec, images, on_progress)
+        decoded = _decode(source, rows, dataset, images, on_progress)
         twins = division.first_twins(decoded.digests)
-        split = division.divide(labels, given, twins, spec["split"], source.class_names)
+        split = division.divide(labels, given, twins, dataset.split, source.class_names)
         names = [_storable(source.names[row]) for row in rows]
         duplicates = [
             [names[a], SPLITS[split[a]], names[b], SPLITS[split[b]]]
             for a, b in division.twins_across(twins, split)
         ]
-        if duplicates and spec["duplicates"] == "refuse":
+        if duplicates and dataset.duplicates == "refuse":
             pairs = [f"{a} ({in_a}) and {b} ({in_b})" for a, in_a, b, in_b in duplicates]
             raise ScratchbookError(
                 f"identical images in different splits, {len(pairs):,} times:\n{listed(pairs)}\n"
@@ -121,17 +121,17 @@ def _write(
             )
         notes = [
             *source.notes,
-            *_conversion_notes(decoded.done, spec),
-            *_split_notes(given, spec),
+            *_conversion_notes(decoded.done, dataset),
+            *_split_notes(given, dataset),
             *_duplicate_notes(labels, twins, duplicates),
         ]
         file["labels"] = labels
         file["split"] = split
         file.create_dataset("names", data=names, dtype=h5py.string_dtype())
-        credit = f" — {spec['citation']}" if spec["citation"] else ""
+        credit = f" — {dataset.citation}" if dataset.citation else ""
         file.attrs.update(
             dataset=name,
-            title=spec["title"],
+            title=dataset.title,
             source=source.text + credit,
             sha256=source.sha256(),
             class_names=json.dumps(source.class_names, ensure_ascii=False),
@@ -161,13 +161,13 @@ class _Block:
 def _decode(
     source: Source,
     rows: np.ndarray,
-    spec: DatasetSpec,
+    dataset: Dataset,
     images: h5py.Dataset,
     on_progress: Callable[[int, int], None],
 ) -> _Block:
     """Write the images of these rows in order; returns digests and counts, the images left out."""
     whole = _Block([], [], Counter(), [])
-    (height, width), resize = spec["size"], spec["resize"]
+    (height, width), resize = dataset.size, dataset.resize
 
     def decode(block: _Raw) -> _Block:
         result = _Block([], [], Counter(), [])
@@ -175,7 +175,7 @@ def _decode(
             try:
                 if isinstance(raw, Exception):
                     raise raw
-                image, done = to_rgb(raw, (height, width), resize["method"], resize["fit"])
+                image, done = to_rgb(raw, (height, width), resize.method, resize.fit)
             except MemoryError:
                 raise
             except Exception as error:  # decoders raise almost anything on damaged files
@@ -247,22 +247,22 @@ def _in_order(
 # --- what is said of it ---------------------------------------------------------------------------
 
 
-def _conversion_notes(done: Counter[str], spec: DatasetSpec) -> list[str]:
-    height, width = spec["size"]
-    how = f"{RESIZED} to {height} × {width} ({spec['resize']['method']}, {spec['resize']['fit']})"
+def _conversion_notes(done: Counter[str], dataset: Dataset) -> list[str]:
+    height, width = dataset.size
+    how = f"{RESIZED} to {height} × {width} ({dataset.resize.method}, {dataset.resize.fit})"
     return [
         f"{counted(count, 'image')} {how if what == RESIZED else what}"
         for what, count in sorted(done.items())
     ]
 
 
-def _split_notes(given: np.ndarray | None, spec: DatasetSpec) -> list[str]:
+def _split_notes(given: np.ndarray | None, dataset: Dataset) -> list[str]:
     carved = division.missing_splits(given)
     if not carved:
         return ["splits: the source's own"]
-    shares = " and ".join(f"{part} {spec['split'][part]:.0%}" for part in carved)
+    shares = " and ".join(f"{part} {dataset.split.share(part):.0%}" for part in carved)
     of = "all images" if given is None else "the source's train images"
-    return [f"splits: {shares} of {of}, drawn by class, seed {spec['split']['seed']}"]
+    return [f"splits: {shares} of {of}, drawn by class, seed {dataset.split.seed}"]
 
 
 def _duplicate_notes(

@@ -5,37 +5,24 @@ from __future__ import annotations
 
 import numpy as np
 
+from scratchbook.data.division import apportion
 from scratchbook.errors import ScratchbookError
 from scratchbook.results.prepared import Prepared
+from scratchbook.results.records import SPLITS
 from scratchbook.specs import Spec
 
 
 def run_rows(spec: Spec, prepared: Prepared, seed: int) -> dict[str, np.ndarray]:
     """The rows of each split as a run of `spec` uses them: {split: int64 (m,)}.
 
-    Those of `train` are the sample of `train_samples` images that the seed draws.
+    With `validation="test"` the validation images are trained on, and the test images choose the
+    epoch: then there is no split `validation`. Those of `train` are the sample of `train_samples`
+    images that the seed draws.
 
     Raises:
         ScratchbookError: no images to choose the epoch on, or too few to train on.
     """
-    rows = split_rows(prepared, spec["validation"])
-    count, there = spec["train_samples"], len(rows["train"])
-    if count is not None and count > there:
-        raise ScratchbookError(
-            f"train_samples is {count:,}, but there are only {there:,} training images"
-        )
-    if count is not None:
-        rows["train"] = sample_rows(prepared.labels, rows["train"], count, seed)
-    return rows
-
-
-def split_rows(prepared: Prepared, validation: str) -> dict[str, np.ndarray]:
-    """The rows of each split as a notebook uses them: {split: int64 (m,)}.
-
-    With `validation="test"` the validation images are trained on, and the test images choose the
-    epoch: then there is no split `validation`.
-    """
-    rows = {name: prepared.indices(name) for name in ("train", "validation", "test")}
+    rows, validation = {name: prepared.indices(name) for name in SPLITS}, spec["validation"]
     if validation == "test":
         rows["train"] = np.sort(np.concatenate([rows["train"], rows.pop("validation")]))
     if not len(rows[validation]):
@@ -43,6 +30,13 @@ def split_rows(prepared: Prepared, validation: str) -> dict[str, np.ndarray]:
             f"there are no {validation} images to choose the best epoch on; give the data set a "
             f"`split: {{{validation}: 0.1}}` or the notebook another `validation`"
         )
+    count, there = spec["train_samples"], len(rows["train"])
+    if count is not None and count > there:
+        raise ScratchbookError(
+            f"train_samples is {count:,}, but there are only {there:,} training images"
+        )
+    if count is not None:
+        rows["train"] = sample_rows(prepared.labels, rows["train"], count, seed)
     return rows
 
 
@@ -58,13 +52,9 @@ def sample_rows(labels: np.ndarray, rows: np.ndarray, count: int, seed: int) -> 
         int64 (count,), ascending.
     """
     classes, sizes = np.unique(labels[rows], return_counts=True)
-    exact = sizes * (count / len(rows))
-    quota = np.floor(exact).astype(int)
-    largest_remainders = np.argsort(quota - exact, kind="stable")[: count - quota.sum()]
-    quota[largest_remainders] += 1
     rng = np.random.default_rng([seed, count])
     chosen = [
         rng.permutation(rows[labels[rows] == label])[:share]
-        for label, share in zip(classes, quota, strict=True)
+        for label, share in zip(classes, apportion(sizes, count), strict=True)
     ]
     return np.sort(np.concatenate(chosen))

@@ -18,7 +18,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from scratchbook import specs
+from scratchbook.config import datasets
 from scratchbook.data.files import (
     IMAGE_SUFFIXES,
     READ_ERRORS,
@@ -58,21 +58,23 @@ def open_source(found: Located) -> Iterator[Source]:
     Raises ScratchbookError where it cannot be used: the message names the file and what is wrong.
     """
     with ExitStack() as stack:
-        yield OPENED[found.source["kind"]](found.source, found.paths, stack)
+        yield OPENED[found.source.kind](found.source, found.paths, stack)
 
 
 # --- folder and archive: one folder a class -------------------------------------------------------
 
 
 def _class_folders(
-    spec: specs.FolderSource | specs.ArchiveSource, paths: dict[str, Path], stack: ExitStack
+    spec: datasets.FolderSource | datasets.ArchiveSource, paths: dict[str, Path], stack: ExitStack
 ) -> Source:
     files = open_files(paths["path"], stack)
     images, others = files.images()
-    splits = spec["splits"]
-    roots = {folder.strip("/"): split for split, folder in splits.items()} if splits else None
-    if roots is None:
-        roots = {_only_folder(images): ""}
+    splits = spec.splits
+    roots: dict[str, str] = (
+        {folder.strip("/"): split for split, folder in splits.items()}
+        if splits
+        else {_only_folder(images): ""}
+    )
     rows: list[tuple[str, str, str]] = []  # (image, class, split)
     outside, loose = [], []
     for name in images:
@@ -115,7 +117,7 @@ def _class_folders(
     if outside:
         notes.append(f"left out: {counted(len(outside), 'image')} outside of the split folders")
     return Source(
-        text=f"{spec['kind']} {files.path.name}",
+        text=f"{spec.kind} {files.path.name}",
         class_names=classes,
         names=[row[0] for row in rows],
         labels=np.array([number[row[1]] for row in rows], np.int64),
@@ -156,11 +158,11 @@ def _skipped_note(others: list[str]) -> list[str]:
 # --- csv: a table of labels -----------------------------------------------------------------------
 
 
-def _csv(spec: specs.CsvSource, paths: dict[str, Path], stack: ExitStack) -> Source:
+def _csv(spec: datasets.CsvSource, paths: dict[str, Path], stack: ExitStack) -> Source:
     files = open_files(paths["path"], stack)
-    table = f"{files.path.name}/{spec['labels']}"
+    table = f"{files.path.name}/{spec.labels}"
     rows = _table_rows(spec, files, table)
-    prefix, _, rest = spec["image"].partition("{")
+    prefix, _, rest = spec.image.partition("{")
     suffix = rest.rpartition("}")[2]
     images, others = files.images()
     images = [name for name in images if name.startswith(prefix) and name.endswith(suffix)]
@@ -168,7 +170,7 @@ def _csv(spec: specs.CsvSource, paths: dict[str, Path], stack: ExitStack) -> Sou
     if missing:
         raise ScratchbookError(
             f"{table}: {counted(len(missing), 'row')} without its image, looked for as "
-            f"`{spec['image']}`:\n{listed(missing)}"
+            f"`{spec.image}`:\n{listed(missing)}"
         )
     unlabelled = [name for name in images if name not in rows]
     if unlabelled:
@@ -178,15 +180,15 @@ def _csv(spec: specs.CsvSource, paths: dict[str, Path], stack: ExitStack) -> Sou
         )
     names = [name for name in files.sizes if name in rows]  # in storage order: quick to read
     values = sorted({label for label, _, _ in rows.values()}, key=_natural)
-    titles = spec["class_names"] or {value: value for value in values}
+    titles = spec.class_names or {value: value for value in values}
     unknown = [value for value in values if value not in titles]
     if unknown:
         raise ScratchbookError(
-            f"{table}: column {spec['label']!r} holds {unknown[0]!r}, which is not in "
+            f"{table}: column {spec.label!r} holds {unknown[0]!r}, which is not in "
             f"`class_names` ({nearest(unknown[0], titles)})"
         )
     number = {value: i for i, value in enumerate(titles)}
-    splits = [SPLITS.index(rows[name][1]) for name in names] if spec["split"] else None
+    splits = [SPLITS.index(rows[name][1]) for name in names] if spec.split else None
     return Source(
         text=f"csv {files.path.name}",
         class_names=list(titles.values()),
@@ -195,28 +197,30 @@ def _csv(spec: specs.CsvSource, paths: dict[str, Path], stack: ExitStack) -> Sou
         splits=None if splits is None else np.array(splits, np.uint8),
         read=lambda i: files.read(names[i]),
         sha256=files.sha256,
-        notes=_skipped_note([name for name in others if name != spec["labels"]]),
+        notes=_skipped_note([name for name in others if name != spec.labels]),
     )
 
 
-def _table_rows(spec: specs.CsvSource, files: Files, table: str) -> dict[str, tuple[str, str, int]]:
+def _table_rows(
+    spec: datasets.CsvSource, files: Files, table: str
+) -> dict[str, tuple[str, str, int]]:
     """(label, split or "", line) of each image that the table names."""
-    if spec["labels"] not in files.sizes:
+    if spec.labels not in files.sizes:
         raise ScratchbookError(
-            f"{files.path}: there is no {spec['labels']} in it ("
-            + nearest(spec["labels"], [name for name in files.sizes if name.endswith(".csv")])
+            f"{files.path}: there is no {spec.labels} in it ("
+            + nearest(spec.labels, [name for name in files.sizes if name.endswith(".csv")])
             + ")"
         )
     try:
-        text = files.content(spec["labels"]).decode("utf-8-sig")
+        text = files.content(spec.labels).decode("utf-8-sig")
     except (UnicodeDecodeError, *READ_ERRORS) as error:
         raise ScratchbookError(f"{table}: cannot be read as UTF-8 text: {error}") from error
     reader = csv.DictReader(io.StringIO(text, newline=""))
     columns = list(reader.fieldnames or [])
-    columns_of_name = re.findall(r"{([^{}]*)}", spec["image"])
-    wanted = [spec["label"], *columns_of_name]
-    if spec["split"]:
-        wanted.append(spec["split"])
+    columns_of_name = re.findall(r"{([^{}]*)}", spec.image)
+    wanted = [spec.label, *columns_of_name]
+    if spec.split:
+        wanted.append(spec.split)
     for column in wanted:
         if column not in columns:
             raise ScratchbookError(
@@ -226,22 +230,22 @@ def _table_rows(spec: specs.CsvSource, files: Files, table: str) -> dict[str, tu
     empty, twice, strange = [], [], []
     for row in reader:
         line = reader.line_num
-        name = spec["image"]
+        name = spec.image
         for column in columns_of_name:
             name = name.replace(f"{{{column}}}", row[column] or "")
-        label = (row[spec["label"]] or "").strip()
-        split = (row[spec["split"]] or "").strip().lower() if spec["split"] else ""
+        label = (row[spec.label] or "").strip()
+        split = (row[spec.split] or "").strip().lower() if spec.split else ""
         if not label:
             empty.append(f"line {line}: {name}")
-        if spec["split"] and split not in SPLITS:
+        if spec.split and split not in SPLITS:
             strange.append(f"line {line}: {split!r}")
         if name in rows:
             twice.append(f"lines {rows[name][2]} and {line}: {name}")
         rows[name] = (label, split, line)
     for bad, what in (
-        (empty, f"without a label in column {spec['label']!r}"),
+        (empty, f"without a label in column {spec.label!r}"),
         (twice, "with an image that another row has"),
-        (strange, f"without one of {', '.join(SPLITS)} in column {spec['split']!r}"),
+        (strange, f"without one of {', '.join(SPLITS)} in column {spec.split!r}"),
     ):
         if bad:
             raise ScratchbookError(f"{table}: {counted(len(bad), 'row')} {what}:\n{listed(bad)}")
@@ -258,15 +262,15 @@ def _natural(value: str) -> tuple[int, int, str]:
 # --- arrays: hdf5, keras, bundled -----------------------------------------------------------------
 
 
-def _hdf5(spec: specs.Hdf5Source, paths: dict[str, Path], stack: ExitStack) -> Source:
+def _hdf5(spec: datasets.Hdf5Source, paths: dict[str, Path], stack: ExitStack) -> Source:
     images: list[h5py.Dataset] = []
     labels, names, splits = [], [], []
-    for split in sorted(spec["splits"], key=SPLITS.index):
-        x = _hdf5_array(paths[f"{split} images"], spec["images"], stack)
-        y = _hdf5_array(paths[f"{split} labels"], spec["labels"], stack)
+    for split in sorted(spec.splits, key=SPLITS.index):
+        x = _hdf5_array(paths[f"{split} images"], spec.images, stack)
+        y = _hdf5_array(paths[f"{split} labels"], spec.labels, stack)
         if x.dtype != np.uint8 or x.ndim not in (3, 4) or y.size != len(x):
             raise ScratchbookError(
-                f"{x.file.filename}: {spec['images']!r} is {x.dtype} {list(x.shape)} and its "
+                f"{x.file.filename}: {spec.images!r} is {x.dtype} {list(x.shape)} and its "
                 f"labels are {list(y.shape)}; expected uint8 [n, height, width, channels] and n "
                 "labels"
             )
@@ -287,9 +291,9 @@ def _hdf5(spec: specs.Hdf5Source, paths: dict[str, Path], stack: ExitStack) -> S
     first = next(iter(paths.values())).name
     return Source(
         text=f"hdf5 {first}" + (" and others" if len(paths) > 1 else ""),
-        class_names=spec["class_names"],
+        class_names=spec.class_names,
         names=names,
-        labels=_checked_labels(np.concatenate(labels), spec["class_names"], first),
+        labels=_checked_labels(np.concatenate(labels), spec.class_names, first),
         splits=np.array(splits, np.uint8),
         read=read,
         sha256=sha256,
@@ -307,12 +311,12 @@ def _hdf5_array(path: Path, key: str, stack: ExitStack) -> h5py.Dataset:
     return file[key]
 
 
-def _keras(spec: specs.KerasSource, _paths: dict[str, Path], _stack: ExitStack) -> Source:
+def _keras(spec: datasets.KerasSource, _paths: dict[str, Path], _stack: ExitStack) -> Source:
     try:
-        parts = getattr(importlib.import_module("keras").datasets, spec["name"]).load_data()
+        parts = getattr(importlib.import_module("keras").datasets, spec.name).load_data()
     except Exception as error:  # a download fails in many ways; all mean the same to the user
         raise ScratchbookError(
-            f"keras.datasets.{spec['name']} could not be loaded: {error}\n"
+            f"keras.datasets.{spec.name} could not be loaded: {error}\n"
             "Keras downloads it once and needs the internet for that; on a machine without it, "
             "put one of the data set's other sources into data_dir."
         ) from error
@@ -331,22 +335,22 @@ def _keras(spec: specs.KerasSource, _paths: dict[str, Path], _stack: ExitStack) 
         return np.asarray(train[i] if i < len(train) else test[i - len(train)])
 
     return Source(
-        text=f"keras.datasets.{spec['name']}",
-        class_names=spec["class_names"],
+        text=f"keras.datasets.{spec.name}",
+        class_names=spec.class_names,
         names=[
             f"{split}/{i:06d}"
             for split, x in zip(("train", "test"), images, strict=True)
             for i in range(len(x))
         ],
-        labels=_checked_labels(labels, spec["class_names"], spec["name"]),
+        labels=_checked_labels(labels, spec.class_names, spec.name),
         splits=splits,
         read=read,
         sha256=sha256,
     )
 
 
-def _bundled(spec: specs.BundledSource, paths: dict[str, Path], _stack: ExitStack) -> Source:
-    height, width = spec["shape"]
+def _bundled(spec: datasets.BundledSource, paths: dict[str, Path], _stack: ExitStack) -> Source:
+    height, width = spec.shape
     path = paths["path"]
     content = path.read_bytes()
     text = gzip.decompress(content) if path.suffix == ".gz" else content
@@ -362,10 +366,10 @@ def _bundled(spec: specs.BundledSource, paths: dict[str, Path], _stack: ExitStac
         )
     images = pixels.astype(np.uint8).reshape(-1, height, width)
     return Source(
-        text=f"{path.name} of the package {spec['package']}",
-        class_names=spec["class_names"],
+        text=f"{path.name} of the package {spec.package}",
+        class_names=spec.class_names,
         names=[f"{i:06d}" for i in range(len(images))],
-        labels=_checked_labels(labels, spec["class_names"], path.name),
+        labels=_checked_labels(labels, spec.class_names, path.name),
         splits=None,
         read=images.__getitem__,
         sha256=lambda: hashlib.sha256(content).hexdigest(),
