@@ -25,7 +25,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from scratchbook.config import datasets
-from scratchbook.config.datasets import Dataset, Datasets, Split
+from scratchbook.config.datasets import Dataset, Datasets
 from scratchbook.data import division
 from scratchbook.data.image import to_rgb
 from scratchbook.data.location import fingerprint
@@ -148,8 +148,8 @@ def test_repeated_images_are_trained_on_and_the_shares_stay_exact(seed):
     labels = np.repeat([0, 1], 20)
     pixels = [f"{i} {max(j - 5, 0)}" for i in range(2) for j in range(20)]  # one of them six times
     twins = division.first_twins([each.encode() for each in pixels])
-    shares = Split(validation=0.1, test=0.2, seed=seed)
-    split = division.divide(labels, None, twins, shares, ["a", "b"])
+    shares = {"validation": 0.1, "test": 0.2}
+    split = division.divide(labels, None, twins, shares, seed, ["a", "b"])
     assert np.bincount(split).tolist() == [28, 4, 8]
     assert np.all(split[[0, 20]] == SPLITS.index("train"))
 
@@ -207,8 +207,8 @@ def test_any_division_keeps_twins_together_and_every_class_everywhere(
     rows += [(label, f"{label} x{pixels}") for label, pixels in images]
     labels = np.array([row[0] for row in rows])
     twins = division.first_twins([row[1].encode() for row in rows])
-    shares = Split(validation=validation, test=test, seed=seed)
-    split = division.divide(labels, None, twins, shares, list("abcd"))
+    shares = {"validation": validation, "test": test}
+    split = division.divide(labels, None, twins, shares, seed, list("abcd"))
     assert np.array_equal(split, split[twins])
     assert division.twins_across(twins, split) == []
     assert all(set(labels[split == code]) == {0, 1, 2, 3} for code in range(3))

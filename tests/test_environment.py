@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
+import sys
+from pathlib import Path
 
 import yaml
 from packaging.requirements import Requirement
 
 from projects import PARTS, REPOSITORY
+from scratchbook.config.code import code_of
 
 
 def pins(file: str) -> dict[str, set[str]]:
@@ -104,3 +108,42 @@ def test_every_rule_names_an_environment_that_is_there() -> None:
     text = "".join(file.read_text() for file in (REPOSITORY / "rules").glob("*.smk"))
     named = set(re.findall(r"\.\./envs/(\w+)\.yaml", text))
     assert named == {file.stem for file in (REPOSITORY / "envs").glob("*.yaml")}
+
+
+def third_party(file: Path) -> set[str]:
+    """What a module imports as it is imported itself, from other packages."""
+    body = ast.parse(file.read_bytes()).body
+    nodes = [node for node in body if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {
+        name.split(".")[0]
+        for node in nodes
+        if not getattr(node, "level", 0)
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [str(node.module)]
+        )
+    }
+    return names - set(sys.stdlib_module_names) - {"scratchbook"}
+
+
+def test_each_environment_has_what_its_rules_scripts_import() -> None:
+    package = {"PIL": "pillow", "pydantic_core": "pydantic", "yaml": "pyyaml"}
+    seen = set()
+    for file in (REPOSITORY / "rules").glob("*.smk"):
+        text = file.read_text()
+        environments = re.findall(r"\.\./envs/(\w+)\.yaml", text)
+        scripts = re.findall(r"\.\./workflow/scripts/(\w+\.py)", text)
+        for environment, script in zip(environments, scripts, strict=True):
+            listed = yaml.safe_load((REPOSITORY / f"envs/{environment}.yaml").read_text())
+            has = {each.split("==")[0] for each in listed["dependencies"][-1]["pip"]}
+            # not imported at the top, but needed to check what is read
+            needs = {"pydantic"} if environment != "data" else set()
+            for module in code_of(
+                REPOSITORY / "workflow/scripts" / script, REPOSITORY / "src/scratchbook"
+            ):
+                needs |= third_party(module)
+            missing = {package.get(name, name).replace("_", "-") for name in needs} - has
+            assert not missing, f"{script} in envs/{environment}.yaml"
+            seen.add(script)
+    assert len(seen) == 9

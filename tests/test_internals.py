@@ -21,7 +21,7 @@ PATTERNS = [
     r"\b(?:from|import) snakemake\.(?!utils\b|exceptions\b)\w",
     r"\bfrom snakemake import\b",
     r"""["']\.snakemake/(?!scratchbook\b)""",  # that folder is our own
-    r"""["']incomplete["']\)""",
+    r"""with_name\(["']incomplete""",
     r"\.(?:current_basedir|is_main_process|included_stack|modifier|path_modifier)\b",
     r"\.(?:apply_default_storage|storage_settings|storage_registry|default_storage_\w+)\b",
     r"\.(?:is_producer|get_wildcards|expand_input|hosted_repo|repo_clone|repo_path)\b",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BeforeValidator,
@@ -29,8 +31,19 @@ class _Section(Strict):
 
 
 class _Source(_Section):
+    takes: ClassVar[Literal["file", "folder", "either"]] = "file"
+    instead: ClassVar[str] = ""  # what to write for the other
+
     download: Text | None = None
     """Where to get it; shown when the data are not there."""
+
+    def paths(self, data_dir: Path) -> dict[str, Path]:
+        """Where its files lie, by role; a path that is absolute stays so."""
+        return {}
+
+    def tables(self, paths: dict[str, Path]) -> dict[str, Path]:
+        """Of the files inside those, the ones that are known by their whole content."""
+        return {}
 
 
 class _ClassFolders(_Source):
@@ -42,23 +55,36 @@ class _ClassFolders(_Source):
 class FolderSource(_ClassFolders):
     """A folder on disk with one folder of images a class."""
 
+    takes = "folder"
+    instead = " (for a zip or tar use `kind: archive`)"
+
     kind: Literal["folder"]
     """`folder`: one folder of images a class."""
     path: Text
     """The folder, relative to `data_dir` unless absolute."""
 
+    def paths(self, data_dir: Path) -> dict[str, Path]:
+        return {"path": data_dir / self.path}
+
 
 class ArchiveSource(_ClassFolders):
     """A zip or tar with one folder of images a class, read without unpacking."""
+
+    instead = " (use `kind: folder`)"
 
     kind: Literal["archive"]
     """`archive`: a .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz, read without unpacking."""
     path: Text
     """The archive, relative to `data_dir` unless absolute."""
 
+    def paths(self, data_dir: Path) -> dict[str, Path]:
+        return {"path": data_dir / self.path}
+
 
 class CsvSource(_Source):
     """A table of labels beside images, in a folder or an archive (Kaggle's way)."""
+
+    takes = "either"
 
     kind: Literal["csv"]
     """`csv`: a table of labels beside the images."""
@@ -85,6 +111,13 @@ class CsvSource(_Source):
             return names
         return {str(k) if type(k) is int else k: name for k, name in names.items()}
 
+    def paths(self, data_dir: Path) -> dict[str, Path]:
+        return {"path": data_dir / self.path}
+
+    def tables(self, paths: dict[str, Path]) -> dict[str, Path]:
+        table = paths["path"] / self.labels  # no such file where it lies in an archive
+        return {"labels": table} if table.is_file() else {}
+
 
 class Hdf5Pair(_Section):
     """The two files of one split."""
@@ -108,6 +141,13 @@ class Hdf5Source(_Source):
     """The labels' array in its file: n whole numbers from 0."""
     class_names: ClassNames
     """The classes' names, in the order of their numbers."""
+
+    def paths(self, data_dir: Path) -> dict[str, Path]:
+        return {
+            f"{split} {role}": data_dir / file
+            for split, pair in self.splits.items()
+            for role, file in (("images", pair.images), ("labels", pair.labels))
+        }
 
 
 class KerasSource(_Source):
@@ -135,6 +175,11 @@ class BundledSource(_Source):
     """Height and width of the images in the table."""
     class_names: ClassNames
     """The classes' names, in the order of their numbers."""
+
+    def paths(self, data_dir: Path) -> dict[str, Path]:
+        package = find_spec(self.package)  # finds it without importing it
+        places = package.submodule_search_locations if package else None
+        return {"path": Path(next(iter(places or [self.package]))) / self.file}
 
 
 _KINDS: dict[str, type[_Source]] = {
@@ -195,9 +240,10 @@ class Split(_Section):
             )
         return self
 
-    def share(self, split: str) -> float:
-        """That of `validation` or `test`."""
-        return {"validation": self.validation, "test": self.test}[split]
+    @property
+    def shares(self) -> dict[str, float]:
+        """Of each split that can be carved."""
+        return {"validation": self.validation, "test": self.test}
 
 
 class Dataset(_Section):

@@ -5,9 +5,10 @@ All of it is drawn class by class, so that every class is in every split in its 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from scratchbook.config.datasets import Split
 from scratchbook.errors import ScratchbookError
 from scratchbook.results.records import SPLITS
 
@@ -76,7 +77,8 @@ def divide(
     labels: np.ndarray,
     splits: np.ndarray | None,
     twins: np.ndarray,
-    shares: Split,
+    shares: Mapping[str, float],
+    seed: int,
     class_names: list[str],
 ) -> np.ndarray:
     """The split of each image, uint8 [n]: the source's own, completed by the ones it lacks.
@@ -95,11 +97,11 @@ def divide(
     for label, name in enumerate(class_names):
         mine = np.flatnonzero(labels[pool[first]] == label)
         _enough(name, len(mine), ["train", *carved], "different ")
-        order = np.random.default_rng([shares.seed, label]).permutation(mine)
+        order = np.random.default_rng([seed, label]).permutation(mine)
         order = order[np.argsort(sizes[order], kind="stable")]
         total = sizes[mine].sum()
         for left, part in enumerate(carved):
-            wanted = max(1, round(shares.share(part) * total))
+            wanted = max(1, round(shares[part] * total))
             take = int(np.searchsorted(np.cumsum(sizes[order]), wanted)) + 1
             take = min(take, len(order) - (len(carved) - left))  # one group for each part to come
             chosen[order[:take]] = SPLITS.index(part)

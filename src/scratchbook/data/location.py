@@ -7,7 +7,6 @@ Only the standard library is imported: a Snakefile asks for fingerprints wheneve
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
 import struct
 from collections.abc import Iterator
@@ -48,9 +47,8 @@ def fingerprint(dataset: Dataset, data_dir: Path) -> dict[str, object]:
         role: _folder_mark(path) if path.is_dir() else _file_mark(path)
         for role, path in found.paths.items()
     }
-    # There is no such file where the table lies in an archive.
-    if source.kind == "csv" and (table := found.paths["path"] / source.labels).is_file():
-        marks["labels"] = hashlib.sha256(table.read_bytes()).hexdigest()
+    for role, table in source.tables(found.paths).items():
+        marks[role] = hashlib.sha256(table.read_bytes()).hexdigest()
     return {"source": found.index, "kind": source.kind, "files": marks}
 
 
@@ -61,8 +59,8 @@ def locate(dataset: Dataset, data_dir: Path) -> Located:
     """
     tried = []
     for index, source in enumerate(dataset.sources):
-        paths = _paths(source, data_dir.expanduser())
-        wrong = [reason for path in paths.values() if (reason := _wrong(source.kind, path))]
+        paths = source.paths(data_dir.expanduser())
+        wrong = [reason for path in paths.values() if (reason := _wrong(source, path))]
         if not wrong:
             return Located(index, source, paths)
         hint = f" (get it: {source.download})" if source.download else ""
@@ -134,34 +132,11 @@ def _zip_directory(file: BinaryIO, size: int) -> int:
     return min(size, directory + 76 + len(end) - at)
 
 
-# --- the kinds ------------------------------------------------------------------------------------
-
-
-def _paths(source: Source, data_dir: Path) -> dict[str, Path]:
-    """Where a source has its files, by role."""
-    if source.kind == "keras":
-        return {}
-    if source.kind == "hdf5":
-        return {
-            f"{split} {role}": data_dir / file
-            for split, pair in source.splits.items()
-            for role, file in (("images", pair.images), ("labels", pair.labels))
-        }
-    if source.kind == "bundled":
-        package = importlib.util.find_spec(source.package)  # finds it without importing it
-        places = package.submodule_search_locations if package else None
-        return {"path": Path(next(iter(places or [source.package]))) / source.file}
-    return {"path": data_dir / source.path}  # one that is absolute stays so
-
-
-def _wrong(kind: str, path: Path) -> str | None:
-    """Why a path is no use to a kind of source; None where it is."""
+def _wrong(source: Source, path: Path) -> str | None:
+    """Why a path is no use to a source; None where it is."""
     if not path.exists():
         return f"nothing at {path.absolute()}"
     found = "folder" if path.is_dir() else "file"
-    wanted, instead = {
-        "folder": ("folder", " (for a zip or tar use `kind: archive`)"),
-        "archive": ("file", " (use `kind: folder`)"),
-        "csv": (found, ""),  # takes either
-    }.get(kind, ("file", ""))
-    return None if found == wanted else f"{path.absolute()} is a {found}, not a {wanted}{instead}"
+    if source.takes in (found, "either"):
+        return None
+    return f"{path.absolute()} is a {found}, not a {source.takes}{source.instead}"

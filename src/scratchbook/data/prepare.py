@@ -107,7 +107,9 @@ def _write(
         images = file.create_dataset("images", shape, np.uint8)  # contiguous: can be memory-mapped
         decoded = _decode(source, rows, dataset, images, on_progress)
         twins = division.first_twins(decoded.digests)
-        split = division.divide(labels, given, twins, dataset.split, source.class_names)
+        split = division.divide(
+            labels, given, twins, dataset.split.shares, dataset.split.seed, source.class_names
+        )
         names = [_storable(source.names[row]) for row in rows]
         duplicates = [
             [names[a], SPLITS[split[a]], names[b], SPLITS[split[b]]]
@@ -260,7 +262,7 @@ def _split_notes(given: np.ndarray | None, dataset: Dataset) -> list[str]:
     carved = division.missing_splits(given)
     if not carved:
         return ["splits: the source's own"]
-    shares = " and ".join(f"{part} {dataset.split.share(part):.0%}" for part in carved)
+    shares = " and ".join(f"{part} {dataset.split.shares[part]:.0%}" for part in carved)
     of = "all images" if given is None else "the source's train images"
     return [f"splits: {shares} of {of}, drawn by class, seed {dataset.split.seed}"]
 
