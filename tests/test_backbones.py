@@ -13,9 +13,9 @@ from scipy.special import softmax
 from projects import DATASETS, make_project, planned, snakemake
 from scratchbook import models
 from scratchbook.config.layers import layer_object
+from scratchbook.results.hdf5 import read_cam
 from scratchbook.results.paths import RunFiles
 from scratchbook.results.prepared import Prepared
-from scratchbook.results.hdf5 import read_cam
 
 SIZE = (32, 32, 3)
 CUT = {"application": "MobileNet", "output_layer": "conv_pw_1_relu"}

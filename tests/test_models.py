@@ -15,8 +15,8 @@ from pydantic_core import PydanticCustomError
 
 from result_trees import COUNTS, make_run, make_spec
 from scratchbook import models
-from scratchbook.errors import ScratchbookError
 from scratchbook.config.layers import layer_object
+from scratchbook.errors import ScratchbookError
 from scratchbook.models.kernels import layer_class
 from scratchbook.models.weights import weights_files
 from scratchbook.models.whitening import whitening_filters

@@ -28,8 +28,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scratchbook import models
-from scratchbook.errors import ScratchbookError
 from scratchbook.data.rows import run_rows, sample_rows
+from scratchbook.errors import ScratchbookError
 from scratchbook.models.whitening import whitening_filters
 from scratchbook.results.paths import RunFiles
 from scratchbook.training.loop import epoch_order, measure, predict_logits
