@@ -71,8 +71,8 @@ def build(
     base_rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
     model.compile(optimizer=optimizer, loss=loss, metrics=[accuracy_metric(activation)])
     optimizer.build(model.trainable_variables)
-    bare_model = keras.Model(model.inputs, model.outputs)
-    return Setup(order, prepared, rows, model, bare_model, loss, base_rate)
+    bare = keras.Model(model.inputs, model.outputs)
+    return Setup(order, prepared, rows, model, bare, loss, base_rate)
 
 
 def resume_key(setup: Setup, threads: int) -> dict[str, object]:

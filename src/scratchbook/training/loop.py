@@ -200,9 +200,8 @@ def save(setup: Setup, state: RunState, snapshot: Snapshot, begun: float) -> Non
     with readable_write_errors(state.folder):
         if epoch in wanted:
             file = state.checkpoint(epoch)
-            try_room(
-                file, count_bytes(model.variables) + HDF5_OVERHEAD * (1 + len(model.variables))
-            )
+            size = count_bytes(model.variables) + HDF5_OVERHEAD * (1 + len(model.variables))
+            try_room(file, size)
             setup.bare_model.save_weights(file)
             snapshot.checkpoints[epoch] = hash_file(file) or ""
         snapshot.checkpoints = {e: d for e, d in snapshot.checkpoints.items() if e in wanted}

@@ -18,9 +18,6 @@ def make_optimizer(entry: KerasObject) -> Any:
     With `decay`, step t uses learning_rate / (1 + decay · t), t from 0, as Keras 2 did; the
     `learning_rate` itself stays a plain number, so that ReduceLROnPlateau can lower it.
 
-    Args:
-        entry: `{"class_name": "SGD", "config": {"learning_rate": 0.01, "decay": 1e-6}}`.
-
     Raises:
         ScratchbookError: Keras refuses an argument.
     """

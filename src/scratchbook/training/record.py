@@ -38,7 +38,7 @@ def write_run(
     Raises:
         ScratchbookError: the files cannot be written.
     """
-    order, spec, data = setup.order, setup.order.spec, setup.prepared
+    order, spec, data, history = setup.order, setup.order.spec, setup.prepared, snapshot.history
     ends = {"best": snapshot.best_epoch, "last": snapshot.epoch}
     digests, said = {}, {}
     for epoch in sorted(set(ends.values())):
@@ -47,11 +47,10 @@ def write_run(
         said[epoch] = predict_splits(setup)
     parameters = models.count_parameters(setup.model)
     display_id = models.display_id(spec["dataset"], parameters)
-    accuracy = {row["epoch"]: row["val_accuracy"] for row in snapshot.history}
     kept = [
         Checkpoint(
             epoch=epoch,
-            file=f"{display_id}-{epoch:02d}-{accuracy[epoch]:.2f}.weights.h5",
+            file=f"{display_id}-{epoch:02d}-{history[epoch - 1]['val_accuracy']:.2f}.weights.h5",
             kept_for=[
                 *(when for when in ends if ends[when] == epoch),
                 *order.keep_epochs.get(epoch, []),
@@ -62,7 +61,7 @@ def write_run(
     packages = [*provenance.NUMERIC_PACKAGES[backend := keras.backend.backend()], "snakemake"]
     seen = len(setup.rows["train"]) * snapshot.epoch  # images
     with readable_write_errors(run.folder):
-        write_history(run.history, snapshot.history)
+        write_history(run.history, history)
         predictions = {when: (epoch, said[epoch]) for when, epoch in ends.items()}
         write_predictions(run.predictions, predictions, data.class_names, spec["validation"])
         for entry in kept:

@@ -47,10 +47,11 @@ def train_run(
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
     setup = build(order, prepared, pretrained, initial_run)
     key = resume_key(setup, hardware["threads"])
-    sizes = [count_bytes(variables) for variables in (setup.model.variables, setup.variables)]
+    weights, values = count_bytes(setup.model.variables), count_bytes(setup.variables)
+    epochs, kept = order.spec["epochs"], len(order.keep_epochs)
     with readable_write_errors(state):
         held = RunState(state, key, console.say)
-        check_space(state, *sizes, order.spec["epochs"], len(order.keep_epochs), console.say)
+        check_space(state, weights, values, epochs, kept, console.say)
     snapshot = _restored(setup, held, hardware, console)
     snapshot.started = snapshot.started or started
     begun = clock - snapshot.wall_seconds  # which is of earlier attempts, as far as they were saved
