@@ -8,7 +8,7 @@ import numpy as np
 
 from scratchbook.errors import ScratchbookError
 from scratchbook.figures import COMPARED, Measured
-from scratchbook.results.errors import ResultError
+from scratchbook.results.errors import ResultError, readable
 from scratchbook.results.hdf5 import open_predictions
 from scratchbook.results.paths import Results, RunFiles
 from scratchbook.results.reading import read_history, read_metrics, read_record
@@ -17,11 +17,10 @@ from scratchbook.specs import DeclaredExperiment, Spec, declared_otherwise
 
 @dataclass
 class Run:
-    """One run that finished: its files, what they say, and its figures by name."""
+    """One run that finished: its files, and what its figures are read from."""
 
     files: RunFiles
     measured: Measured
-    figures: dict[str, float]  # of those that it has
 
     @property
     def seed(self) -> int:
@@ -51,7 +50,8 @@ class Experiment:
 
     def values(self, figure: str) -> list[float]:
         """Each finished run's figure, in the order of the seeds; runs without it left out."""
-        return [run.figures[figure] for run in self.runs if figure in run.figures]
+        found = [COMPARED[figure].of(run.measured) for run in self.runs]
+        return [value for value in found if value is not None]
 
 
 def read_experiment(
@@ -84,11 +84,8 @@ def read_run(files: RunFiles, spec: Spec, reach: float | None = None) -> Run:
         raise ScratchbookError("; ".join(metrics["trouble"]))
     if changed := declared_otherwise(spec, record["spec"]):
         raise ScratchbookError(f"was trained before this was changed: {', '.join(changed)}")
-    history = read_history(files) if reach is not None else None
-    measured = Measured(record, metrics, history, reach)
-    values = {name: figure.of(measured) for name, figure in COMPARED.items()}
-    known = {name: value for name, value in values.items() if value is not None}
-    return Run(files, measured, known)
+    history = None if reach is None else readable(read_history, files)
+    return Run(files, Measured(record, metrics, history, reach))
 
 
 @dataclass
