@@ -8,6 +8,7 @@ import math
 import resource
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -43,7 +44,7 @@ from scratchbook.comparison.statistics import (
     seed_spreads,
     summarise,
 )
-from scratchbook.comparison.verdict import verdict
+from scratchbook.comparison.verdict import COVERS_BOTH, COVERS_IMAGES, pair_verdict
 from scratchbook.errors import ScratchbookError
 from scratchbook.evaluation import wilson
 from scratchbook.results.paths import NotebookFiles, Results
@@ -259,9 +260,13 @@ def test_identical_experiments_in_a_notebook_get_no_verdict_19_times_in_20() -> 
 # verdicts
 
 
-def say(difference: float, low: float, high: float, p: float, **changed: object) -> str:
-    settings_ = {"images": 1000, "seeds": 2, "seeds_covered": True, "needed": 8734.0} | changed
-    return verdict("train1", "train2", difference, low, high, p, **settings_)  # type: ignore[arg-type]
+def say(
+    difference: float, low: float, high: float, p: float, comparisons: int = 1, **changed: object
+) -> str:
+    pair = {"first": "train1", "second": "train2", "difference": difference, "low": low,
+            "high": high, "p_holm": p, "images": 1000, "first_seeds": 2, "second_seeds": 2,
+            "covers": COVERS_BOTH, "images_needed": 8734.0}  # fmt: skip
+    return pair_verdict(pair | changed, comparisons)
 
 
 def test_verdicts_read_as_plain_sentences() -> None:
@@ -270,9 +275,9 @@ def test_verdicts_read_as_plain_sentences() -> None:
     assert say(0.007, -0.01, 0.02, 0.5) == (
         "no difference that 1,000 images and 2 seeds could show; about 8,800 images would be needed"
     )
-    assert "more seeds are needed" in say(0.007, -0.01, 0.02, 0.5, needed=math.inf)
+    assert "more seeds are needed" in say(0.007, -0.01, 0.02, 0.5, images_needed=math.inf)
     assert "among 10 comparisons" in say(0.02, 0.001, 0.04, 0.3, comparisons=10)
-    assert "it may be the seed" in say(0.041, 0.029, 0.053, 0.001, seeds=1, seeds_covered=False)
+    assert "it may be the seed" in say(0.041, 0.029, 0.053, 0.001, covers=COVERS_IMAGES)
     assert "one of them has no result" in say(math.nan, math.nan, math.nan, math.nan)
 
 
@@ -281,7 +286,7 @@ def test_a_verdict_claims_a_winner_only_where_interval_and_p_both_do(
     value: float, below: float, above: float, p: float, needed: float
 ) -> None:
     low, high = value - below, value + above
-    said = say(value, low, high, p, needed=needed)
+    said = say(value, low, high, p, images_needed=needed)
     assert (" is better:" in said) == ((low > 0 or high < 0) and p < 0.05)
 
 
@@ -437,7 +442,7 @@ def test_val_accuracy_is_the_test_split_where_the_page_chose_on_it(tmp_path: Pat
         one["spec"] = make_spec(validation="test")
     make_results(tmp_path, page)
     found = compare(page, Results(tmp_path))
-    assert found.split == "test"
+    assert set(found.pairs["split"]) == {"test"}
     np.testing.assert_array_equal(found.rows["val_accuracy"], found.rows["test_accuracy"])
 
 
@@ -472,9 +477,7 @@ def test_latex_and_markdown_escape_what_would_break_them(tree: Path) -> None:
     found = compare(make_page(), Results(tree))
     rows = found.rows.copy()
     rows.loc[0, "changes"] = "a|b 50% & _x_ → y < z"
-    edited = type(found)(
-        rows, found.pairs, found.metric, found.split, found.baseline, found.detectable
-    )
+    edited = replace(found, rows=rows)
     assert r"a\textbar{}b 50\% \& \_x\_ $\rightarrow$ y \textless{} z" in latex(edited)
     assert r"a\|b" in markdown(edited)
     lines = markdown(edited).splitlines()

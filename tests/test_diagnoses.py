@@ -22,7 +22,6 @@ from scratchbook.comparison import compare
 from scratchbook.comparison.tables import Comparison
 from scratchbook.comparison.verdict import COVERS_IMAGES
 from scratchbook.config.diagnoses import DIAGNOSES, Diagnoses, Diagnosis, Thresholds
-from scratchbook.errors import ScratchbookError
 from scratchbook.diagnoses import (
     RULES,
     ExperimentSeen,
@@ -46,6 +45,7 @@ from scratchbook.diagnoses import (
     small_test,
     undertrained,
 )
+from scratchbook.errors import ScratchbookError
 from scratchbook.evaluation import write_metrics
 from scratchbook.language import mark, speaking
 from scratchbook.results.paths import Results, RunFiles

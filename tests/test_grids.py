@@ -18,10 +18,10 @@ from pydantic import ValidationError
 from projects import REPOSITORY, make_project, planned, scratchbook
 from result_trees import make_page, make_results
 from scratchbook.comparison import compare, write_comparison
-from scratchbook.errors import ScratchbookError
 from scratchbook.config.notebooks import GridMember, Notebook
 from scratchbook.config.project import load_project
 from scratchbook.config.strict import NAME_PATTERN
+from scratchbook.errors import ScratchbookError
 from scratchbook.report.chapter import write_chapter
 from scratchbook.report.charts import response
 from scratchbook.report.html import write_page

@@ -16,12 +16,12 @@ from result_trees import copy_experiment, make_page, make_results
 from scratchbook.comparison import compare, write_comparison
 from scratchbook.config import project as project_module
 from scratchbook.config.project import Project, load_project
-from scratchbook.specs import Page
 from scratchbook.models import checks
-from scratchbook.report.html import _chapter
+from scratchbook.report.html import write_page
 from scratchbook.report.loading import load_notebook
 from scratchbook.report.markdown import notebook_markdown
-from scratchbook.results.paths import NotebookFiles, Results
+from scratchbook.results.paths import Results
+from scratchbook.specs import Page
 
 PACKAGE = str(REPOSITORY / "src")
 LAYERS = "[Flatten, {Dense: {units: 3, activation: softmax}}]"
@@ -134,13 +134,11 @@ def test_the_page_takes_steps_in_proportion_to_the_experiments(tmp_path: Path) -
             spec = page["experiments"][i]["spec"]
             copy_experiment(folder / f"t{i % 2}", folder / f"t{i}", spec)
         made = Results(results)
-        files = made.notebook(page["name"])
-        write_comparison(compare(page, made, resamples=20), files)
+        write_comparison(compare(page, made, resamples=20), made.notebook(page["name"]))
 
-        def render(page: Page = page, made: Results = made, files: NotebookFiles = files) -> None:
-            notebook = load_notebook(page, made)
-            notebook_markdown(notebook, {})
-            _chapter(notebook, files)
+        def render(page: Page = page, made: Results = made) -> None:
+            notebook_markdown(load_notebook(page, made), {})
+            write_page([page], made, REPOSITORY / "report", made.folder / "report.html", "")
 
         assert len(load_notebook(page, made).runs) == n
         counts.append(steps(render))

@@ -194,15 +194,11 @@ def diagnose_run(experiment: str, run: RunFiles, limits: Thresholds) -> list[Fin
         if trouble := metrics.get("trouble"):
             seen = replace(seen, trouble={"epoch": metrics["epoch"], "trouble": trouble[0]})
         if measured := _measured(metrics):
-            seen = replace(
-                seen,
-                figures={
-                    "val_loss": measured["log_loss"],
-                    "val_accuracy": measured["accuracy"]["value"],
-                },
-                classes=len(metrics["class_names"]),
-                prior=Prior.of(measured),
+            figures = Recorded(
+                val_loss=measured["log_loss"], val_accuracy=measured["accuracy"]["value"]
             )
+            classes, prior = len(metrics["class_names"]), Prior.of(measured)
+            seen = replace(seen, figures=figures, classes=classes, prior=prior)
     return _look("run", experiment, seen, limits)
 
 
@@ -286,25 +282,18 @@ def overfit(run: RunSeen, limits: Thresholds) -> Shown | None:
     loss = history["val_loss"]
     if len(loss) < 3 or not np.isfinite(loss).all():
         return None
-    lowest = int(loss.argmin())
-    tail = slice(max(lowest + 1, len(loss) - 3), None)
-    if lowest == len(loss) - 1:
+    if (lowest := int(loss.argmin())) == len(loss) - 1:
         return None
+    tail = slice(max(lowest + 1, len(loss) - 3), None)
     gap = history["accuracy"] - history["val_accuracy"]
     last, rise = float(loss[tail].mean()), float(loss[tail].mean() / loss[lowest] - 1)
     growth = float(gap[tail].mean() - gap[lowest])
     if rise < limits.overfit_rise or growth < limits.overfit_gap:
         return None
-    return Shown(
-        {
-            "epoch": int(history["epoch"][lowest]),
-            "lowest": float(loss[lowest]),
-            "last": last,
-            "rise": rise,
-            "gap": float(gap[tail].mean()),
-            "growth": growth,
-        }
-    )
+    return Shown({
+        "epoch": int(history["epoch"][lowest]), "lowest": float(loss[lowest]), "last": last,
+        "rise": rise, "gap": float(gap[tail].mean()), "growth": growth,
+    })  # fmt: skip
 
 
 @finds("UNDERTRAINED")
@@ -371,8 +360,8 @@ def leak(notebook: NotebookSeen, limits: Thresholds) -> Shown | None:
 @finds("SMALL-TEST")
 def small_test(notebook: NotebookSeen, limits: Thresholds) -> Shown | None:
     """Most experiments are closer to each other than the images, or images and seeds, can tell."""
-    comparison, pairs = notebook.comparison, notebook.comparison.pairs
-    if pairs.empty or comparison.detectable is None:
+    pairs = notebook.comparison.pairs
+    if pairs.empty:
         return None
     half = (pairs["high"] - pairs["low"]) / 2
     close = pairs["difference"].abs() < half
@@ -381,13 +370,10 @@ def small_test(notebook: NotebookSeen, limits: Thresholds) -> Shown | None:
     by_both = (pairs["covers"][close] == COVERS_BOTH).mean() > 0.5
     by_seeds = np.isinf(pairs["images_needed"][close]).mean() > 0.5
     evidence: Evidence = {
-        "close": int(close.sum()),
-        "pairs": len(pairs),
-        "images": int(pairs["images"].iloc[0]),
-        "split": comparison.split,
-        "detectable": comparison.detectable,
+        "close": int(close.sum()), "pairs": len(pairs), "images": int(pairs["images"].iloc[0]),
+        "split": str(pairs["split"].iloc[0]), "detectable": float(pairs["detectable"].median()),
         "middle": float(pairs["difference"].abs().median()),
-    }
+    }  # fmt: skip
     return Shown(evidence, "" if by_both else "images", "more seeds" if by_seeds else "")
 
 

@@ -43,31 +43,13 @@ from scratchbook.specs import Recorded, Spec, Trial
 ALL_PAIRS_UP_TO = 50
 RESAMPLES = 4000
 COLUMNS = [
-    "experiment",
-    "id",
-    "parent",
-    "changes",
-    "group",
-    "point",
-    *fields("size"),
-    "seeds",
-    "status",
-    *fields("course"),
-    *fields("accuracy"),
-    "interval_covers",
-    *fields("gap"),
-    *fields("loss"),
-    "baseline_difference",
-    "baseline_difference_low",
-    "baseline_difference_high",
-    "recorded",
-    "recorded_metric",
-    "recorded_difference",
-    *fields("cost"),
-    "precision",
-    "tie",
-    *fields("more"),
-]
+    "experiment", "id", "parent", "changes", "group", "point", *fields("size"),
+    "seeds", "status", *fields("course"),
+    *fields("accuracy"), "interval_covers", *fields("gap"), *fields("loss"),
+    "baseline_difference", "baseline_difference_low", "baseline_difference_high",
+    "recorded", "recorded_metric", "recorded_difference",
+    *fields("cost"), "precision", "tie", *fields("more"),
+]  # fmt: skip
 Row = dict[str, Any]
 """A row of compare.csv: the value of each of `COLUMNS`."""
 
@@ -91,9 +73,9 @@ class Pair(TypedDict):
     only_second: float
     mcnemar_p: float
     p: float
-    p_holm: float
-    detectable: float
-    images_needed: float
+    p_holm: float  # adjusted for all pairs
+    detectable: float  # the smallest difference that these images and seeds would show
+    images_needed: float  # to show the difference; inf: only more seeds would
     better: str
     verdict: str
 
@@ -103,18 +85,13 @@ PAIR_COLUMNS = list(Pair.__annotations__)
 
 @dataclass(frozen=True)
 class Comparison:
-    """`rows` is compare.csv, best first, and `pairs` comparisons.csv, in the order of the page.
-
-    `split` is the split that experiments are ranked and paired on; `detectable` the smallest
-    difference that it could show between two typical experiments (None without a pair).
-    """
+    """`rows` is compare.csv, best by `metric` first, and `pairs` comparisons.csv, in the page's
+    order."""
 
     rows: pd.DataFrame
     pairs: pd.DataFrame
     metric: str
-    split: str
-    baseline: str | None
-    detectable: float | None
+    baseline: str
 
 
 def compare(
@@ -156,8 +133,7 @@ def compare(
     rows = rows.reset_index(drop=True)
     _add_baseline(rows, pairs, baseline)
     rows["tie"] = _ties(rows, metric, answers, level)
-    typical = float(pairs["detectable"].median()) if len(pairs) else None
-    return Comparison(rows, pairs, metric, split, baseline, typical)
+    return Comparison(rows, pairs, metric, baseline)
 
 
 def _read_all(
@@ -242,16 +218,11 @@ def _row(
 
 def _recorded(recorded: Recorded, row: Row, metric: str) -> Row:
     """The recorded figure nearest to the notebook's metric, and how far the measured one is."""
-    written = dict(recorded)
+    written: dict[str, Any] = {**recorded}
     for name in (metric, "val_accuracy", "test_accuracy", "train_accuracy"):
-        value = written.get(name)
-        if value is not None:
-            measured = row.get(name, np.nan)
-            return {
-                "recorded": value,
-                "recorded_metric": name,
-                "recorded_difference": measured - value,
-            }
+        if (value := written.get(name)) is not None:
+            return {"recorded": value, "recorded_metric": name,
+                    "recorded_difference": row[name] - value}  # fmt: skip
     return {}
 
 
@@ -278,28 +249,18 @@ def _pairs(
         rng = np.random.default_rng([seed, position])
         low, high = bca_interval(found, rng, resamples, level)
         exact = mcnemar(a, b)
-        rows.append(
-            {
-                "first": first,
-                "second": second,
-                "split": split,
-                "images": found.images,
-                "first_seeds": a.seeds,
-                "second_seeds": b.seeds,
-                "first_accuracy": a.accuracy,
-                "second_accuracy": b.accuracy,
-                "difference": found.value,
-                "low": low,
-                "high": high,
-                "covers": _covers(found.seeds_known),
-                "only_first": float((found.counts * np.maximum(-found.values, 0)).sum()),
-                "only_second": float((found.counts * np.maximum(found.values, 0)).sum()),
-                "mcnemar_p": exact,
-                "p": difference_p(found) if found.seeds_known else exact,
-                "detectable": detectable(found, level),
-                "images_needed": images_needed(found, level) if found.value else np.nan,
-            }
-        )
+        rows.append({
+            "first": first, "second": second, "split": split, "images": found.images,
+            "first_seeds": a.seeds, "second_seeds": b.seeds,
+            "first_accuracy": a.accuracy, "second_accuracy": b.accuracy,
+            "difference": found.value, "low": low, "high": high,
+            "covers": _covers(found.seeds_known),
+            "only_first": float((found.counts * np.maximum(-found.values, 0)).sum()),
+            "only_second": float((found.counts * np.maximum(found.values, 0)).sum()),
+            "mcnemar_p": exact, "p": difference_p(found) if found.seeds_known else exact,
+            "detectable": detectable(found, level),
+            "images_needed": images_needed(found, level) if found.value else np.nan,
+        })  # fmt: skip
     table = pd.DataFrame(rows, columns=PAIR_COLUMNS)
     table["p_holm"] = holm(table["p"].to_numpy(dtype=float))
     clear = (table["low"] > 0) | (table["high"] < 0)
@@ -312,7 +273,7 @@ def _pairs(
 
 def _add_baseline(rows: pd.DataFrame, pairs: pd.DataFrame, baseline: str | None) -> None:
     """Fill the difference of every experiment to the baseline from the pairs that hold both."""
-    found: dict[str, tuple[float, float, float]] = {}
+    found = {}
     for pair in pairs.to_dict("records"):
         if pair["first"] == baseline:
             found[pair["second"]] = (pair["difference"], pair["low"], pair["high"])

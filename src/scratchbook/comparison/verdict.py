@@ -13,28 +13,15 @@ COVERS_BOTH = mark("images and seeds")
 COVERS_IMAGES = mark("images (one seed)")
 
 
-def verdict(
-    first: str,
-    second: str,
-    difference: float,
-    low: float,
-    high: float,
-    p: float,
-    *,
-    images: int,
-    seeds: int,
-    seeds_covered: bool,
-    needed: float,
-    comparisons: int = 1,
-    level: float = LEVEL,
-) -> str:
-    """The verdict on `second` against `first`.
+def pair_verdict(pair: Mapping[Any, Any], comparisons: int, level: float = LEVEL) -> str:
+    """The verdict on `second` against `first`, a row of comparisons.csv among `comparisons`.
 
-    `difference`, `low` and `high` are fractions (second less first), `p` is adjusted for
-    `comparisons`, `seeds_covered` whether interval and `p` account for the seeds, `needed` the
-    number of images that would show the difference (inf: only more
-    seeds would). A difference is claimed where both the interval and the p-value leave out zero.
+    A difference is claimed where both the interval and the adjusted p-value leave out zero.
     """
+    first, second, images, needed = (
+        pair[key] for key in ("first", "second", "images", "images_needed")
+    )
+    difference, low, high = (pair[key] for key in ("difference", "low", "high"))
     if not math.isfinite(difference):
         return tr(
             "{first} and {second} cannot be compared: one of them has no result",
@@ -48,14 +35,15 @@ def verdict(
         difference=difference * 100, low=low * 100, high=high * 100,
     )  # fmt: skip
     clear = low > 0 or high < 0
-    if clear and p < round(1 - level, 9):
-        if not seeds_covered:
+    if clear and pair["p_holm"] < round(1 - level, 9):
+        if pair["covers"] != COVERS_BOTH:
             return tr(
                 "{better}'s run is better: {shown}; with one seed it may be the seed, not the "
                 "change",
                 better=better, shown=shown,
             )  # fmt: skip
         return tr("{better} is better: {shown}", better=better, shown=shown)
+    seeds = min(pair["first_seeds"], pair["second_seeds"])
     sample = tr("{images:,} images", images=images)
     if seeds > 1:
         sample = tr("{images:,} images and {seeds} seeds", images=images, seeds=seeds)
@@ -84,24 +72,6 @@ def verdict(
         "no difference that {sample} could show; about {needed:,} images would be needed",
         sample=sample, needed=_rounded(needed),
     )  # fmt: skip
-
-
-def pair_verdict(pair: Mapping[Any, Any], comparisons: int, level: float = LEVEL) -> str:
-    """The verdict on a row of comparisons.csv, among as many `comparisons`."""
-    return verdict(
-        pair["first"],
-        pair["second"],
-        pair["difference"],
-        pair["low"],
-        pair["high"],
-        pair["p_holm"],
-        images=pair["images"],
-        seeds=min(pair["first_seeds"], pair["second_seeds"]),
-        seeds_covered=pair["covers"] == COVERS_BOTH,
-        needed=pair["images_needed"],
-        comparisons=comparisons,
-        level=level,
-    )
 
 
 def _rounded(images: float) -> int:

@@ -18,15 +18,18 @@ SHOWN = {
     "point": "grid",
     **{figure.name: column.head for figure, column in shown("export", "size")},
     "seeds": "seeds",
-    **{
-        figure.name: column.head
-        for figure, column in shown("export", "course", "accuracy", "gap", "loss")
-    },
+    **{f.name: column.head for f, column in shown("export", "course", "accuracy", "gap", "loss")},
     "baseline_difference": "against baseline",
     "recorded": "recorded",
     **{figure.name: column.head for figure, column in shown("export", "cost", "more")},
     "status": "status",
 }
+LATEX = str.maketrans({  # its own characters, escaped
+    "\\": r"\textbackslash{}", "→": r"$\rightarrow$", "×": r"$\times$",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
+    ">": r"\textgreater{}", "|": r"\textbar{}", **{c: f"\\{c}" for c in "&%$#_{}"},
+})  # fmt: skip
+WORDS = {"experiment", "what changed", "grid", "status"}  # the columns that hold no number
 
 
 def write_comparison(comparison: Comparison, files: NotebookFiles) -> None:
@@ -45,27 +48,10 @@ def markdown(comparison: Comparison) -> str:
 
 def latex(comparison: Comparison) -> str:
     """The rows as a LaTeX `tabular` (needs the booktabs package)."""
-    cells = _cells(comparison, minus="-").map(_latex_text)
-    cells.columns = [_latex_text(name) for name in cells.columns]
-    columns = "".join("r" if _is_number(name) else "l" for name in cells.columns)
-    body = [" & ".join(cells.columns), *(" & ".join(row) for row in cells.to_numpy())]
-    head, *rows = [f"{line} \\\\" for line in body]
-    return "\n".join(
-        [
-            f"\\begin{{tabular}}{{{columns}}}",
-            "\\toprule",
-            head,
-            "\\midrule",
-            *rows,
-            "\\bottomrule",
-            "\\end{tabular}",
-            "",
-        ]
-    )
-
-
-def _is_number(column: str) -> bool:
-    return column not in ("experiment", "what changed", "grid", "status")
+    cells = _cells(comparison, minus="-").map(lambda text: text.translate(LATEX))
+    columns = "".join("l" if name in WORDS else "r" for name in cells.columns)
+    cells.columns = [name.translate(LATEX) for name in cells.columns]
+    return cells.to_latex(index=False, column_format=columns)
 
 
 def _cells(comparison: Comparison, minus: str) -> pd.DataFrame:
@@ -96,19 +82,3 @@ def _cell(row: dict[Hashable, Any], name: str) -> str:
     if name == "experiment":
         return f"{value} (tie)" if row["tie"] else str(value)
     return str(value)
-
-
-def _latex_text(text: str) -> str:
-    """`text` with LaTeX's own characters escaped."""
-    escapes = {
-        "\\": r"\textbackslash{}",
-        "→": r"$\rightarrow$",
-        "×": r"$\times$",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "|": r"\textbar{}",
-        **{c: f"\\{c}" for c in "&%$#_{}"},
-    }
-    return "".join(escapes.get(c, c) for c in text)

@@ -24,8 +24,8 @@ def shorthand(layers: list[LayerRow]) -> str:
     stage = 0
     for layer in layers:
         kind, shape = layer["class_name"], layer["output_shape"]
-        if kind == "GlobalAveragePooling2D" or kind == "GlobalMaxPooling2D":
-            entries.append((stage, kind, "gap" if "Average" in kind else "gmp"))
+        if kind in POOLED:
+            entries.append((stage, kind, POOLED[kind]))
         elif "Pooling" in kind:
             stage += 1
         elif kind in CONVOLUTIONS:
@@ -37,24 +37,16 @@ def shorthand(layers: list[LayerRow]) -> str:
             entries.append((stage, kind, f"fc{units}"))
         elif layer["parameters"] and kind not in NORMALISATIONS:
             entries.append((stage, kind, layer["name"]))
-    words = [
-        f"{text}×{n}" if (n := len(list(same))) > 1 else text
-        for text, same in groupby(text for _, _, text in entries)
-    ]
-    ending = _last_activation(layers)
-    if ending and entries and entries[-1][1] == "Dense":
-        last = entries[-1][2]
-        words = words[:-1] if words[-1] == last else [*words[:-1], _one_less(words[-1])]
-        words.append(ending)
-    return " + ".join(words)
+    words = [text for _, _, text in entries]
+    if entries and entries[-1][1] == "Dense":
+        words[-1] = _last_activation(layers) or words[-1]
+    counted = ((text, len(list(same))) for text, same in groupby(words))
+    return " + ".join(f"{text}×{n}" if n > 1 else text for text, n in counted)
 
 
-CONVOLUTIONS = {
-    "Conv2D": "conv",
-    "SeparableConv2D": "sepconv",
-    "DepthwiseConv2D": "dwconv",
-    "Conv2DTranspose": "deconv",
-}
+POOLED = {"GlobalAveragePooling2D": "gap", "GlobalMaxPooling2D": "gmp"}
+CONVOLUTIONS = {"Conv2D": "conv", "SeparableConv2D": "sepconv", "DepthwiseConv2D": "dwconv",
+                "Conv2DTranspose": "deconv"}  # fmt: skip
 NORMALISATIONS = {"BatchNormalization", "LayerNormalization", "GroupNormalization", "PReLU"}
 
 
@@ -87,10 +79,10 @@ def settings(spec: Spec) -> dict[str, str]:
     for key in SETTINGS:
         value = dict(spec).get(key)
         if isinstance(value, list):
-            flat[key] = ", ".join(map(value_text, value))
+            flat[key] = ", ".join(map(value_text, value)) or tr("none")
         elif value is not None or key == "train_samples":
             flat[key] = tr("all") if value is None else value_text(value)
-    return {key: value or tr("none") for key, value in flat.items()}
+    return flat
 
 
 SETTINGS = (
@@ -123,8 +115,3 @@ def _last_activation(layers: list[LayerRow]) -> str:
         if layer["class_name"] == "Softmax":
             return "softmax"
     return ""
-
-
-def _one_less(word: str) -> str:
-    text, _, count = word.rpartition("×")
-    return text if count == "2" else f"{text}×{int(count) - 1}"

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from scipy.cluster.hierarchy import leaves_list, linkage
 
-from scratchbook.comparison.tables import Row
 from scratchbook.language import speaking
 from scratchbook.report import charts, pictures
 from scratchbook.report.grids import grids_of
@@ -32,7 +31,7 @@ from scratchbook.results.reading import read_drift
 from scratchbook.results.records import Metrics
 from scratchbook.specs import Page
 
-FOREST_ROWS = 60  # more do not fit a sheet of paper
+FOREST_ROWS = 60  # the best, beside the baseline; more do not fit a sheet of paper
 
 
 def write_chapter(
@@ -63,14 +62,12 @@ def write_chapter(
 def draw_figures(notebook: Notebook, data: Path, processes: int = 1) -> dict[str, str]:
     """Every figure of a notebook as SVG text by its name: `compare`, `{grid}.response`,
     `{experiment}-{figure}`."""
-    drawn: dict[str, str] = {}
-    metric = notebook.page["metric"]
-    rows = [_forest_row(row, metric) for row in notebook.rows if row.get(metric) is not None]
+    metric, baseline = notebook.page["metric"], notebook.page["baseline"]
+    drawn = _responses(notebook)
+    rows = [row for row in notebook.rows if row[metric] is not None]
     if len(rows) > 1:
-        drawn["compare"] = charts.forest(
-            _forest_choice(rows, notebook.page["baseline"]), metric, notebook.page["baseline"]
-        )
-    drawn |= _responses(notebook)
+        rest = [row for row in rows[FOREST_ROWS:] if row["experiment"] == baseline]
+        drawn["compare"] = charts.forest(rows[:FOREST_ROWS] + rest, metric, baseline)
     draw = partial(_experiment_figures, data=data)
     processes = min(processes, len(notebook.illustrated))
     if processes < 2:
@@ -89,16 +86,11 @@ def _responses(notebook: Notebook) -> dict[str, str]:
     metric = notebook.page["metric"]
     drawn = {}
     for grid in grids_of(notebook):
-        rows = {row["experiment"]: row for row in grid.rows}
+        rows = {row["experiment"]: row for row in grid.rows if row[metric] is not None}
         measured = [
-            (
-                tuple(point.values()),
-                float(row[metric]),
-                row.get(f"{metric}_low"),
-                row.get(f"{metric}_high"),
-            )
+            (tuple(point.values()), row[metric], row[f"{metric}_low"], row[f"{metric}_high"])
             for name, point in grid.points.items()
-            if (row := rows.get(name)) and row.get(metric) is not None
+            if (row := rows.get(name))
         ]
         if measured and len(grid.paths) == 1:
             drawn[grid.figure] = charts.response(measured, grid.paths[0], metric)
@@ -119,7 +111,7 @@ def _experiment_figures(experiment: Experiment, data: Path) -> dict[str, str]:
     for run in experiment.runs:
         drawn |= _attention_figures(run, prepared)
     if experiment.evaluated:
-        drawn |= _error_figures(*experiment.evaluated[0], prepared)
+        drawn |= _error_figures(*experiment.evaluated, prepared)
     return drawn
 
 
@@ -152,21 +144,3 @@ def _clustered(confusion: list[list[int]]) -> list[int]:
     apart = 1 - (share + share.T) / 2  # (class, class)
     condensed = apart[np.triu_indices(len(apart), k=1)]
     return [int(i) for i in leaves_list(linkage(condensed, "average", optimal_ordering=True))]
-
-
-def _forest_row(row: Row, metric: str) -> charts.Estimate:
-    values = [float(text) for text in str(row[f"{metric}_values"] or "").split(";") if text]
-    value, low, high = (row[f"{metric}{part}"] for part in ("", "_low", "_high"))
-    nan = float("nan")
-    return charts.Estimate(
-        row["experiment"],
-        float(value),
-        nan if low is None else float(low),
-        nan if high is None else float(high),
-        values,
-    )
-
-
-def _forest_choice(rows: list[charts.Estimate], baseline: str) -> list[charts.Estimate]:
-    """The best rows, and the baseline wherever it stands."""
-    return rows[:FOREST_ROWS] + [r for r in rows[FOREST_ROWS:] if r.experiment == baseline]

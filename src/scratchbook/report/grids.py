@@ -32,30 +32,22 @@ class Grid:
 
 def grids_of(notebook: Notebook) -> list[Grid]:
     """The grids of a notebook in the order in which they are declared."""
-    found = {
-        declared["name"]: Grid(declared["name"], declared["title"], declared["notes"], {}, [])
+    return [
+        Grid(
+            declared["name"],
+            declared["title"],
+            declared["notes"],
+            {
+                one["name"]: one["point"]
+                for one in notebook.page["experiments"]
+                if one.get("group") == declared["name"]
+            },
+            [row for row in notebook.rows if row["group"] == declared["name"]],
+        )
         for declared in notebook.page["grids"]
-    }
-    groups = _groups(notebook)
-    for experiment in notebook.experiments:
-        if experiment.name in groups:
-            found[groups[experiment.name]].points[experiment.name] = experiment.declared["point"]
-    for row in notebook.rows:
-        if row["experiment"] in groups:
-            found[groups[row["experiment"]]].rows.append(row)
-    return list(found.values())
+    ]
 
 
 def rows_outside(notebook: Notebook) -> list[Row]:
     """The rows of experiments that no grid made, best first."""
-    groups = _groups(notebook)
-    return [row for row in notebook.rows if row["experiment"] not in groups]
-
-
-def _groups(notebook: Notebook) -> dict[str, str]:
-    """The grid of each experiment that one made."""
-    return {
-        experiment.name: experiment.declared["group"]
-        for experiment in notebook.experiments
-        if "group" in experiment.declared
-    }
+    return [row for row in notebook.rows if not row["group"]]

@@ -7,13 +7,14 @@ import hashlib
 import json
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from scratchbook.figures import FIGURES, PREFIXES, Figure, Measured, Table, shown
+from scratchbook.figures import FIGURES, PREFIXES, Measured, Table, shown
 from scratchbook.language import speaking, tr, tr_n
 from scratchbook.report import wording
 from scratchbook.report.architecture import (
@@ -24,22 +25,14 @@ from scratchbook.report.architecture import (
     summary_table,
 )
 from scratchbook.report.grids import grids_of, rows_outside
-from scratchbook.report.loading import (
-    TABLE_CLASSES,
-    Experiment,
-    Notebook,
-    Run,
-    confused_pairs,
-    load_notebook,
-)
-from scratchbook.report.markdown import baseline_pairs
+from scratchbook.report.loading import TABLE_CLASSES, Notebook, Run, confused_pairs, load_notebook
 from scratchbook.report.rules import Reads, draw_rules, in_order
 from scratchbook.report.svg import inline
 from scratchbook.results.errors import readable
 from scratchbook.results.hdf5 import read_cam
-from scratchbook.results.paths import NotebookFiles, Results
+from scratchbook.results.paths import Results
 from scratchbook.results.reading import read_drift
-from scratchbook.results.records import Hardware, Metrics, Proportion
+from scratchbook.results.records import CamMaps, Hardware, Proportion
 from scratchbook.specs import Page
 
 LARGE = 15_000_000  # bytes that mail and browsers begin to mind
@@ -76,7 +69,6 @@ def write_page(
     made = made or results
     with speaking(language) as catalog:
         notebooks = [load_notebook(page, results, made) for page in pages]
-        views = [_chapter(notebook, made.notebook(notebook.name)) for notebook in notebooks]
         environment = Environment(
             loader=FileSystemLoader(templates),
             autoescape=True,
@@ -89,15 +81,17 @@ def write_page(
         environment.install_gettext_translations(  # type: ignore[attr-defined]
             catalog, newstyle=True
         )
-        for name in (*wording.FORMS, "cell", "sentence", "metric_name", "split_name"):
-            environment.filters[name] = getattr(wording, name)
-        environment.globals["columns"] = _columns
+        environment.filters |= wording.FORMS | {
+            told.__name__: told for told in (wording.cell, wording.sentence, wording.metric_name)
+        }
+        environment.globals |= {told.__name__.lstrip("_"): told for told in ASKED}
+        environment.globals |= {"drawing": partial(_drawing, made), "table_classes": TABLE_CLASSES}
         css = (templates / "page.css").read_text(encoding="utf-8").strip()
         script = (templates / "page.js").read_text(encoding="utf-8").strip()
         html = environment.get_template("page.html.j2").render(
             language=language,
-            title=", ".join(page["title"] or page["name"] for page in pages),
-            chapters=views,
+            title=", ".join(notebook.title for notebook in notebooks),
+            notebooks=notebooks,
             policy=_policy(css, script),
             css=Markup(css),
             script=Markup(script),
@@ -148,133 +142,14 @@ def _columns(table: Table, *groups: str) -> list[dict[str, Any]]:
     return found
 
 
-def _chapter(notebook: Notebook, files: NotebookFiles) -> dict[str, Any]:
-    page = notebook.page
-    grids = grids_of(notebook)
-    verdicts = baseline_pairs(notebook)
-    told = {(pair["first"], pair["second"]) for pair in verdicts}
-    return {
-        "name": notebook.name,
-        "title": page["title"] or notebook.name,
-        "goal": page["goal"],
-        "lang": page["lang"],
-        "notes": page["notes"],
-        "facts": _facts(notebook),
-        "problems": notebook.problems,
-        "cautions": wording.cautions(notebook) + _left_out(notebook),
-        "claims": [{"claim": claim, "recorded": recorded} for claim, recorded in notebook.claims],
-        "rows": notebook.rows,
-        "tables": [(None, rows_outside(notebook)), *((grid, grid.rows) for grid in grids)],
-        "grids": [(grid, _figure(files, grid.figure)) for grid in grids],
-        "metric": page["metric"],
-        "reach": page["reach"],
-        "baseline": page["baseline"],
-        "verdicts": verdicts,
-        "other_verdicts": [p for p in notebook.pairs if (p["first"], p["second"]) not in told],
-        "figures": {"compare": _figure(files, "compare")},
-        "data": notebook.data,
-        "experiments": [
-            _experiment(experiment, notebook, files) for experiment in notebook.experiments
-        ],
-    }
-
-
-def _experiment(experiment: Experiment, notebook: Notebook, files: NotebookFiles) -> dict[str, Any]:
-    declared = experiment.declared
-    parent = notebook.specs.get(declared["parent"] or "")
-    first = experiment.runs[0].record if experiment.runs else None
-
-    def figure(name: str) -> Markup | None:
-        return _figure(files, f"{experiment.name}-{name}")
-
-    return {
-        "name": experiment.name,
-        "anchor": f"{notebook.name}.{experiment.name}",
-        "heading": wording.heading(experiment.name, declared["title"], "–"),
-        "parent": declared["parent"],
-        "notes": declared["notes"],
-        "recorded": declared["recorded"],
-        "missing": experiment.missing,
-        "row": experiment.row,
-        "id": first["id"] if first else None,
-        "arch": shorthand(first["layers"]) if first else None,
-        "parameters": first["parameters"] if first else None,
-        "table": summary_table(first["layers"], first["parameters"]) if first else None,
-        "settings": settings(declared["spec"]),
-        "setting_diff": setting_diff(parent, declared["spec"]) if parent else [],
-        "layer_diff": side_by_side(parent["layers"], declared["spec"]["layers"]) if parent else [],
-        "runs": [_run(run) for run in experiment.runs],
-        "weights": wording.weights_lines(experiment),
-        "figures": {
-            name: figure(name)
-            for name in ("accuracy", "loss", "reliability", "mistakes", "confusion")
-        },
-        "attention": [
-            {
-                "seed": run.seed,
-                "cam": cam,
-                "drift": drift,
-                "facts": _cam_facts(run),
-                "settling": wording.settling(readable(read_drift, run.files)),
-            }
-            for run in experiment.runs
-            for cam, drift in [(figure(f"seed{run.seed}-cam"), figure(f"seed{run.seed}-drift"))]
-            if cam or drift
-        ],
-        "diagnoses": notebook.diagnosed.get(experiment.name, []),
-        "errors": _errors(*experiment.evaluated[0]) if experiment.evaluated else None,
-    }
-
-
-def _run(run: Run) -> dict[str, Any]:
-    return {
-        "seed": run.seed,
-        "record": run.record,
-        "held": run.record["validation"],
-        "figures": {name: _seed_figure(figure, run) for name, figure in FIGURES.items()},
-    }
-
-
-def _seed_figure(figure: Figure, run: Run) -> Proportion | dict[str, float | None]:
+def _seed_figure(run: Run, name: str) -> Proportion | dict[str, float | None]:
     """`value` of one seed, with its interval where there is one; a split's share under its own
     name alone, also where it stands for another (`validation: test`)."""
-    if figure.interval:
+    if FIGURES[name].interval:
         splits = run.metrics["splits"] if run.metrics else {}
-        split = splits.get(PREFIXES[figure.name.partition("_")[0]])
+        split = splits.get(PREFIXES[name.partition("_")[0]])
         return split["accuracy"] if split else {"value": None}
-    return {"value": figure.of(Measured(run.record, run.metrics))}
-
-
-def _cam_facts(run: Run) -> dict[str, str]:
-    """What cam.h5 says of itself; nothing where there is none."""
-    cam = readable(read_cam, run.files)
-    if cam is None:
-        return {}
-    return {
-        "layer": cam.layer,
-        "method": {"gradcam": "Grad-CAM", "hirescam": "HiResCAM"}[cam.method],
-        "target": cam.target,
-        "flags": ", ".join(cam.flags),
-        "grid": "×".join(map(str, cam.grid)),
-        "input_size": "×".join(map(str, cam.input_size)),
-    }
-
-
-def _errors(run: Run, metrics: Metrics) -> dict[str, Any]:
-    """What the test split's mistakes are made of, for one run: tables, shades, pairs."""
-    test, names = metrics["splits"]["test"], metrics["class_names"]
-    small = len(names) <= TABLE_CLASSES
-    return {
-        "seed": run.seed,
-        "epoch": metrics["epoch"],
-        "test": test,
-        "names": names,
-        "confusion": [
-            {"name": name, "cells": [(n, _shade(n, sum(row))) for n in row]}
-            for name, row in zip(names, test["confusion"], strict=True)
-        ] if small else None,
-        "pairs": confused_pairs(test["confusion"], names),
-    }  # fmt: skip
+    return {"value": FIGURES[name].of(Measured(run.record, run.metrics))}
 
 
 def _shade(n: int, of: int) -> int:
@@ -285,7 +160,7 @@ def _shade(n: int, of: int) -> int:
 def _facts(notebook: Notebook) -> list[tuple[str, str]]:
     """What the head of a chapter tells of its runs: data, when, on what, how long."""
     runs = notebook.runs
-    title = notebook.data.title or notebook.page["dataset"]
+    title = (notebook.data and notebook.data.title) or notebook.page["dataset"]
     facts = []
     if runs:
         # The data set's images, of which an experiment may train on a part.
@@ -293,43 +168,32 @@ def _facts(notebook: Notebook) -> list[tuple[str, str]]:
         for run in runs:
             for split, n in run.record["data"]["counts"].items():
                 counts[split] = max(n, counts.get(split, 0))
-        images = ", ".join(
-            tr("{n:,} {split}", n=n, split=wording.split_name(split))
-            for split, n in counts.items()
-            if n
-        )
+        told = (tr("{n:,} {split}", n=n, split=tr(split)) for split, n in counts.items() if n)
+        images = ", ".join(told)
         facts.append((tr("Data set"), tr("{title} ({images} images)", title=title, images=images)))
         facts.append((tr("Run"), wording.date(min(run.record["started"] for run in runs))))
         gits = [run.record["git"] for run in runs]
         known = dict.fromkeys(git["commit"][:10] for git in gits if git["commit"])
         if known:
             commits = ", ".join(known)
-            dirty = any(git["dirty"] for git in gits if git["commit"])
-            told = tr("{commits}, with uncommitted changes", commits=commits) if dirty else commits
-            facts.append((tr("Commit"), told))
+            if any(git["dirty"] for git in gits if git["commit"]):
+                commits = tr("{commits}, with uncommitted changes", commits=commits)
+            facts.append((tr("Commit"), commits))
         machines = dict.fromkeys(_machine(run.record["hardware"]) for run in runs)
         facts += [(tr("Hardware"), machine) for machine in machines]
-        facts.append((tr("Computing time"), wording.duration(
-            sum(run.record["wall_seconds"] for run in runs)
-        )))  # fmt: skip
+        seconds = sum(run.record["wall_seconds"] for run in runs)
+        facts.append((tr("Computing time"), wording.duration(seconds)))
     else:
         facts.append((tr("Data set"), title))
-    seeds = ", ".join(map(str, notebook.page["seeds"]))
-    facts.append((tr("Seeds"), seeds))
-    return facts
+    return [*facts, (tr("Seeds"), ", ".join(map(str, notebook.page["seeds"])))]
 
 
 def _left_out(notebook: Notebook) -> list[str]:
     drawn, every = len(notebook.illustrated), len(notebook.experiments)
-    if drawn == every:
-        return []
-    return [
-        tr(
-            "Of {every:,} experiments, only {drawn} have figures: the best and the baseline.",
-            every=every,
-            drawn=drawn,
-        )
-    ]
+    return [] if drawn == every else [tr(
+        "Of {every:,} experiments, only {drawn} have figures: the best and the baseline.",
+        every=every, drawn=drawn,
+    )]  # fmt: skip
 
 
 def _machine(hardware: Hardware) -> str:
@@ -340,12 +204,28 @@ def _machine(hardware: Hardware) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _figure(files: NotebookFiles, name: str) -> Markup | None:
+def _drawing(made: Results, notebook: Notebook, name: str) -> Markup | None:
+    """A notebook's drawing, to stand in the page; None where it is not there."""
     try:
-        svg = files.figure(name).read_text(encoding="utf-8")
+        svg = made.notebook(notebook.name).figure(name).read_text(encoding="utf-8")
     except OSError:
         return None
-    return Markup(inline(svg, f"{files.folder.name}:{name}"))
+    return Markup(inline(svg, f"{notebook.name}:{name}"))
+
+
+def _maps_of(run: Run) -> CamMaps | None:
+    return readable(read_cam, run.files)
+
+
+def _settling(run: Run) -> str:
+    return wording.settling(readable(read_drift, run.files))
+
+
+ASKED = (  # by the templates, for what no notebook holds
+    _columns, _facts, _left_out, _maps_of, _seed_figure, _settling, _shade, confused_pairs,
+    grids_of, rows_outside, setting_diff, settings, shorthand, side_by_side, summary_table,
+    wording.cautions, wording.heading, wording.weights_lines,
+)  # fmt: skip
 
 
 def _machine_readable(notebooks: list[Notebook]) -> dict[str, Any]:

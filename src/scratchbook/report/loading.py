@@ -5,7 +5,7 @@ Nothing is measured here: every figure comes from a file that an earlier stage w
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,15 +32,10 @@ from scratchbook.results.reading import (
     read_table,
 )
 from scratchbook.results.records import History, Metrics, RunRecord
-from scratchbook.specs import (
-    DeclaredExperiment,
-    KeyResult,
-    Page,
-    Spec,
-    declared_otherwise,
-)
+from scratchbook.specs import DeclaredExperiment, KeyResult, Page, Spec, declared_otherwise
 
-MISTAKES = 12
+MISTAKES = 12  # that are shown
+CONFUSED = 15  # pairs of classes that are listed
 ILLUSTRATED = 150  # experiments with figures of their own
 TABLE_CLASSES = 20  # a confusion matrix of more is drawn, not written
 
@@ -70,24 +65,17 @@ class Experiment:
         return self.declared["name"]
 
     @property
-    def evaluated(self) -> list[tuple[Run, Metrics]]:
-        """The runs with figures of the test images."""
-        return [
-            (run, run.metrics)
-            for run in self.runs
-            if run.metrics and "test" in run.metrics["splits"]
-        ]
+    def record(self) -> RunRecord | None:
+        """Of its first run, which tells what all have in common."""
+        return self.runs[0].record if self.runs else None
 
-
-@dataclass(frozen=True)
-class Data:
-    """What the prepared data say of themselves; nothing where they are not there."""
-
-    title: str = ""
-    source: str = ""
-    sha256: str = ""
-    notes: list[str] = field(default_factory=list)
-    duplicates: list[list[str]] = field(default_factory=list)
+    @property
+    def evaluated(self) -> tuple[Run, Metrics] | None:
+        """The first run with figures of the test images."""
+        for run in self.runs:
+            if run.metrics and "test" in run.metrics["splits"]:
+                return run, run.metrics
+        return None
 
 
 @dataclass(frozen=True)
@@ -109,14 +97,24 @@ class Notebook:
     experiments: list[Experiment]
     rows: list[Row]
     pairs: list[Pair]
-    data: Data
+    data: Prepared | None
     claims: list[tuple[Claim, float | None]]
     diagnoses: list[Finding]
-    problems: list[str] = field(default_factory=list)
+    problems: list[str]
 
     @property
     def name(self) -> str:
         return self.page["name"]
+
+    @property
+    def title(self) -> str:
+        return self.page["title"] or self.name
+
+    @property
+    def baseline_pairs(self) -> list[Pair]:
+        """The comparisons that the baseline is part of."""
+        baseline = self.page["baseline"]
+        return [pair for pair in self.pairs if baseline in (pair["first"], pair["second"])]
 
     @cached_property
     def specs(self) -> dict[str, Spec]:
@@ -162,7 +160,8 @@ def load_notebook(page: Page, results: Results, tables: Results | None = None) -
     pairs = _table(compared.comparisons, PAIR_COLUMNS, problems)
     # Said anew from the figures: the table's own sentences are English.
     pairs["verdict"] = [pair_verdict(pair, len(pairs)) for pair in pairs.to_dict("records")]
-    by_name = {row["experiment"]: row for row in _records(rows)}
+    told: list[Row] = _records(rows)
+    by_name = {row["experiment"]: row for row in told}
     experiments = [
         _load_experiment(declared, page, results, by_name.get(declared["name"], {}))
         for declared in page["experiments"]
@@ -171,19 +170,15 @@ def load_notebook(page: Page, results: Results, tables: Results | None = None) -
         problems += [f"{experiment.name}: {text}" for text in experiment.missing]
     settings = settings_of([experiment["spec"] for experiment in page["experiments"]])
     claims = [_claim(result, rows, settings) for result in page["key_results"]]
-    data = read_data(results.data(page["dataset"]))
-    diagnoses = _diagnose(page, results, rows, pairs, data, problems)
-    return Notebook(
-        page, experiments, _records(rows), _records(pairs), data, claims, diagnoses, problems
-    )
-
-
-def read_data(file: Path) -> Data:
-    """The prepared data's account of themselves."""
-    told = readable(Prepared, file)
-    if told is None:
-        return Data()
-    return Data(told.title, told.source, told.sha256, told.notes, told.duplicates)
+    data = readable(Prepared, results.data(page["dataset"]))
+    comparison = Comparison(rows, pairs, page["metric"], page["baseline"])
+    try:
+        duplicates = data.duplicates if data else []
+        diagnoses = diagnose(page, results, comparison, duplicates=duplicates)
+    except ScratchbookError as error:
+        diagnoses = []
+        problems.append(tr("nothing is diagnosed: {error}", error=error))
+    return Notebook(page, experiments, told, _records(pairs), data, claims, diagnoses, problems)
 
 
 def read_pictures(data: Prepared | None, index: np.ndarray) -> list[np.ndarray | None]:
@@ -207,24 +202,19 @@ def read_mistakes(run: Run, data: Prepared | None) -> list[Mistake]:
     names = {} if data is None else dict(enumerate(data.names))
     index = split.index[wrong]
     return [
-        Mistake(
-            picture,
-            classes[split.labels[i]],
-            classes[answer[i]],
-            float(probability[i]),
-            names.get(int(row), tr("image {number}", number=row)),
-        )
+        Mistake(picture, classes[split.labels[i]], classes[answer[i]], float(probability[i]),
+                names.get(int(row), tr("image {number}", number=row)))
         for i, row, picture in zip(wrong, index, read_pictures(data, index), strict=True)
-    ]
+    ]  # fmt: skip
 
 
 def confused_pairs(
-    confusion: list[list[int]], names: list[str], most: int = 15
+    confusion: list[list[int]], names: list[str]
 ) -> list[tuple[str, str, int, float]]:
     """The most frequent mistakes: (true, predicted, images, share of the true class)."""
     matrix = np.asarray(confusion)
     off = matrix * (1 - np.eye(len(matrix), dtype=matrix.dtype))
-    order = np.argsort(-off, axis=None, kind="stable")[:most]
+    order = np.argsort(-off, axis=None, kind="stable")[:CONFUSED]
     pairs = [divmod(int(i), len(matrix)) for i in order]
     return [
         (names[i], names[j], int(off[i, j]), float(off[i, j] / matrix[i].sum()))
@@ -252,13 +242,10 @@ def _load_experiment(
             missing.append(tr("seed {seed} cannot be read ({error})", seed=seed, error=told))
             continue
         if changed := declared_otherwise(declared["spec"], record["spec"]):
-            missing.append(
-                tr(
-                    "seed {seed} was trained before this was changed: {keys}",
-                    seed=seed,
-                    keys=", ".join(changed),
-                )
-            )
+            missing.append(tr(
+                "seed {seed} was trained before this was changed: {keys}",
+                seed=seed, keys=", ".join(changed),
+            ))  # fmt: skip
             continue
         metrics = readable(read_metrics, files)
         if metrics is None:
@@ -280,29 +267,6 @@ def _load_experiment(
     return Experiment(declared, runs, gone + missing, row)
 
 
-def _diagnose(
-    page: Page,
-    results: Results,
-    rows: pd.DataFrame,
-    pairs: pd.DataFrame,
-    data: Data,
-    problems: list[str],
-) -> list[Finding]:
-    comparison = Comparison(
-        rows,
-        pairs,
-        page["metric"],
-        str(pairs["split"].iloc[0]) if len(pairs) else "test",
-        page["baseline"],
-        float(pairs["detectable"].median()) if len(pairs) else None,
-    )
-    try:
-        return diagnose(page, results, comparison, duplicates=data.duplicates)
-    except ScratchbookError as error:
-        problems.append(tr("nothing is diagnosed: {error}", error=error))
-        return []
-
-
 def _table(path: Path, columns: list[str], problems: list[str]) -> pd.DataFrame:
     table = readable(read_table, path, columns)
     if table is None:
@@ -314,17 +278,16 @@ def _table(path: Path, columns: list[str], problems: list[str]) -> pd.DataFrame:
 def _records(table: pd.DataFrame) -> list[Any]:
     """Rows as dicts, an empty cell as None."""
     table = table.replace([np.inf, -np.inf], np.nan)  # JSON knows neither
-    plain = table.astype(object).where(table.notna(), None)
-    return [{str(key): value for key, value in row.items()} for row in plain.to_dict("records")]
+    return table.astype(object).where(table.notna(), None).to_dict("records")
 
 
 def _claim(
     result: KeyResult, rows: pd.DataFrame, settings: set[float]
 ) -> tuple[Claim, float | None]:
-    recorded = result["recorded"]
-    if rows.empty:
-        return Claim(result["text"], "not measured", tr("no runs are compared yet"), ()), recorded
+    text, recorded = result["text"], result["recorded"]
     try:
-        return resolve_claim(result["text"], rows, recorded, settings), recorded
+        if rows.empty:
+            raise ScratchbookError(tr("no runs are compared yet"))
+        return resolve_claim(text, rows, recorded, settings), recorded
     except ScratchbookError as error:
-        return Claim(result["text"], "not measured", str(error), ()), recorded
+        return Claim(text, "not measured", str(error), ()), recorded

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from xml.etree import ElementTree
 
 from scratchbook.comparison import Claim
-from scratchbook.comparison.tables import Pair, Row
+from scratchbook.comparison.tables import Row
 from scratchbook.figures import shown
-from scratchbook.language import mark, tr
+from scratchbook.language import tr
 from scratchbook.report.architecture import (
     setting_diff,
     settings,
@@ -40,35 +40,19 @@ def notebook_markdown(notebook: Notebook, drawn: dict[str, str]) -> str:
     told += [f"**{mind}** {_line(text)}" for text in cautions(notebook)]
     blocks += [_quote(told), _quote([escape(text) for text in page["notes"]])]
     if notebook.claims:
-        blocks += [
-            "## " + tr("Key results"),
-            _quote([_claim(claim) for claim, _ in notebook.claims]),
-        ]
+        told = [_claim(claim) for claim, _ in notebook.claims]
+        blocks += ["## " + tr("Key results"), _quote(told)]
     if notebook.rows:
         outside = rows_outside(notebook)
         blocks += ["## " + tr("Compare"), _compare_table(outside) if outside else ""]
         blocks += _figure(drawn, "compare")
-        verdicts = [
-            tr(
-                "{second} against {first}: {verdict}",
-                first=row["first"],
-                second=row["second"],
-                verdict=row["verdict"],
-            )
-            for row in baseline_pairs(notebook)
-        ]
-        blocks += ["\n".join(f"- {_line(text)}" for text in verdicts)] if verdicts else []
+        verdicts = [tr("{second} against {first}: {verdict}", **p) for p in notebook.baseline_pairs]
+        blocks.append("\n".join(f"- {_line(text)}" for text in verdicts))
         for grid in grids_of(notebook):
             blocks += _grid(grid, drawn)
     for experiment in notebook.experiments:
         blocks += _experiment(experiment, notebook, drawn)
     return "\n\n".join(block for block in blocks if block) + "\n"
-
-
-def baseline_pairs(notebook: Notebook) -> list[Pair]:
-    """The comparisons that the baseline is part of."""
-    baseline = notebook.page["baseline"]
-    return [row for row in notebook.pairs if baseline in (row["first"], row["second"])]
 
 
 def escape(text: str) -> str:
@@ -78,8 +62,7 @@ def escape(text: str) -> str:
         # An underscore inside a word is no markup: val_accuracy stays readable.
         line = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", MARKUP.sub(r"\\\1", line.strip()))
         # What stands after the backslash must be punctuation: `1\.`, not `\1.`.
-        opening = OPENING.match(line)
-        if opening:
+        if opening := OPENING.match(line):
             mark = opening.group(2)
             line = line[len(mark) :] if mark.isdigit() else line
             line = f"{mark}\\{line}" if mark.isdigit() else f"\\{line}"
@@ -119,20 +102,16 @@ def _experiment(experiment: Experiment, notebook: Notebook, drawn: dict[str, str
     incomplete = tr("Incomplete.")
     blocks = [f"## {escape(heading(name, declared['title']))}"]
     blocks.append(_quote([f"**{incomplete}** {_line(text)}" for text in experiment.missing]))
-    first = experiment.runs[0] if experiment.runs else None
-    if first is None:
+    if (first := experiment.record) is None:
         blocks.append(tr("No run of this experiment is here yet."))
     else:
-        blocks.append(f"### id: {_code(first.record['id'])}")
-        blocks.append(f"## arch: {escape(shorthand(first.record['layers']))}")
-        blocks.append(_fenced(summary_table(first.record["layers"], first.record["parameters"])))
+        blocks.append(f"### id: {_code(first['id'])}")
+        blocks.append(f"## arch: {escape(shorthand(first['layers']))}")
+        blocks.append(_fenced(summary_table(first["layers"], first["parameters"])))
     parent = declared["parent"]
     if parent in notebook.specs:
-        changed = _changes(notebook.specs[parent], declared["spec"])
-        blocks += [
-            tr("### changed against {parent}", parent=_line(parent)),
-            changed or tr("nothing"),
-        ]
+        blocks.append(tr("### changed against {parent}", parent=_line(parent)))
+        blocks.append(_changes(notebook.specs[parent], declared["spec"]) or tr("nothing"))
     blocks += ["### " + tr("hyper-parameters"), "\n".join(
         f"- {key}: {_code(value)}" for key, value in settings(declared["spec"]).items()
     )]  # fmt: skip
@@ -178,21 +157,14 @@ def _changes(before: Spec, after: Spec) -> str:
 def _figure(drawn: dict[str, str], name: str) -> list[str]:
     if name not in drawn:
         return []
-    match = re.search(r'aria-label="([^"]*)"', drawn[name])
-    alt = match.group(1) if match else name
-    for entity, character in (("&lt;", "<"), ("&gt;", ">"), ("&quot;", '"'), ("&amp;", "&")):
-        alt = alt.replace(entity, character)
+    alt = ElementTree.fromstring(drawn[name]).get("aria-label", name)
     return [f"![{_line(alt)}](figures/{name}.svg)"]
 
 
 def _grid(grid: Grid, drawn: dict[str, str]) -> list[str]:
     return [
         f"### {escape(heading(grid.name, grid.title))}",
-        tr(
-            "{keys} over {n} experiments",
-            keys=_line(", ".join(grid.paths)),
-            n=len(grid.points),
-        ),
+        tr("{keys} over {n} experiments", keys=_line(", ".join(grid.paths)), n=len(grid.points)),
         _quote([escape(text) for text in grid.notes]),
         _compare_table(grid.rows) if grid.rows else "",
         *_figure(drawn, grid.figure),
@@ -201,26 +173,21 @@ def _grid(grid: Grid, drawn: dict[str, str]) -> list[str]:
 
 def _compare_table(rows: list[Row]) -> str:
     columns = shown("notebook")
-    head = [
-        tr(name)
-        for name in (
-            mark("experiment"), *(column.head for _, column in columns), mark("recorded"),
-        )
-    ]  # fmt: skip
+    head = [tr("experiment"), *(tr(column.head) for _, column in columns), tr("recorded")]
     lines = [_table_row(head), _table_row(["---", *["---:"] * (len(head) - 1)])]
     for row in rows:
         cells = [_line(row["experiment"])]
         for figure, column in columns:
-            text = _number(row.get(figure.name), column.form)
+            text = _number(row[figure.name], column.form)
             low, high = row.get(f"{figure.name}_low"), row.get(f"{figure.name}_high")
             if text and low is not None and high is not None:
                 text += f" \\[{low:.3f}, {high:.3f}\\]"
             cells.append(text)
-        lines.append(_table_row([*cells, _number(row.get("recorded"), "g")]))
+        lines.append(_table_row([*cells, _number(row["recorded"], "g")]))
     return "\n".join(lines)
 
 
-def _number(value: Any, form: str) -> str:
+def _number(value: float | None, form: str) -> str:
     return "" if value is None else format(float(value), form)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from scratchbook.language import tr
-from scratchbook.report.svg import ACCENT, INK, SVG, finish_svg, plain
+from scratchbook.report.svg import ACCENT, INK, add, finish_svg, new_svg, plain
 from scratchbook.results.records import CamMaps
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 CELL = 88  # pixels a picture takes in a sheet
 GAP = 10
 LINE = 15  # pixels a line of text takes
+ABREAST = 6  # mistakes
 STORED = 168  # pixels a picture is stored with at most: sharp on a fine screen and when enlarged
 
 
@@ -42,67 +43,53 @@ def cam_sheet(cam: CamMaps, pictures: Sequence[np.ndarray | None], own_scale: bo
         pictures: uint8 (h, w, 3) of each image, or None where the data are not at hand.
         own_scale: hide the row's scale instead of the maps' own.
     """
-    epochs, labels, classes = cam.epochs, cam.labels, cam.class_names
+    epochs, classes = cam.epochs, cam.class_names
     predicted = cam.probability.argmax(axis=2)  # (epoch, image)
     positive = np.maximum(np.nan_to_num(cam.maps), 0)  # (epoch, image, h, w)
-    aspect = _aspect(pictures, cam.input_size)
-    height = round(CELL * aspect)
-    sheet = _Sheet(columns=len(epochs) + 1, rows=len(labels), height=height, lines=2, head=2 * LINE)
+    height, rows = _height(pictures, cam.input_size), len(cam.labels)
+    sheet = _Sheet(columns=len(epochs) + 1, rows=rows, height=height, lines=2, head=2 * LINE)
     for column, epoch in enumerate(epochs, start=1):
-        sheet.text(
-            column, -1, 0, tr("epoch {epoch}", epoch=epoch) if epoch else tr("before training")
-        )
+        told = tr("epoch {epoch}", epoch=epoch) if epoch else tr("before training")
+        sheet.text(column, -1, 0, told)
     said = []
-    for row, label in enumerate(labels):
-        picture = pictures[row]
+    for row, (label, picture) in enumerate(zip(cam.labels, pictures, strict=True)):
         key = sheet.store(picture)
         sheet.use(0, row, key)
         sheet.text(0, row, 0, _short(classes[label]))
         strongest = positive[:, row].max()
         for at in range(len(epochs)):
-            column = at + 1
+            column, here = at + 1, positive[at, row]
             sheet.use(column, row, key)
-            here = positive[at, row]
             for scale, top in (("row-scale", strongest), ("own-scale", here.max())):
                 if top > 0:
                     hidden = own_scale == (scale == "row-scale")
                     sheet.image(column, row, _heat(here / top), scale, hidden)
             answer = predicted[at, row]
-            changed = at > 0 and answer != predicted[at - 1, row]
-            right = answer == label
-            sheet.text(
-                column, row, 0,
-                f"{cam.probability[at, row, label]:.2f}{'' if right else ' ✗'}",
-            )  # fmt: skip
-            if changed:
+            mark = "" if answer == label else " ✗"
+            sheet.text(column, row, 0, f"{cam.probability[at, row, label]:.2f}{mark}")
+            if at > 0 and answer != predicted[at - 1, row]:
                 sheet.text(column, row, 1, f"▸ {_short(classes[answer])}", color=ACCENT)
                 sheet.frame(column, row)
         share = ", ".join(f"{p:.2f}" for p in cam.probability[:, row, label])
         said.append(f"{classes[label]}: {share}")
-    listed = ", ".join(str(epoch) for epoch in epochs)
-    return sheet.svg(
-        tr(
-            "Grad-CAM at layer {layer} in epochs {epochs}; probability of the true class by "
-            "image: {images}",
-            layer=cam.layer,
-            epochs=listed,
-            images="; ".join(said),
-        )
-    )
+    return sheet.svg(tr(
+        "Grad-CAM at layer {layer} in epochs {epochs}; probability of the true class by image: "
+        "{images}",
+        layer=cam.layer, epochs=", ".join(map(str, epochs)), images="; ".join(said),
+    ))  # fmt: skip
 
 
-def mistake_sheet(mistakes: Sequence[Mistake], columns: int = 6) -> str:
+def mistake_sheet(mistakes: Sequence[Mistake]) -> str:
     """The most confident mistakes, as `read_mistakes` returns them."""
-    pictures = [mistake.picture for mistake in mistakes]
-    aspect = _aspect(pictures, (1, 1))
-    columns = min(columns, len(mistakes))
+    columns = min(ABREAST, len(mistakes))
     rows = -(-len(mistakes) // columns)
-    sheet = _Sheet(columns=columns, rows=rows, height=round(CELL * aspect), lines=3, head=0)
+    height = _height([mistake.picture for mistake in mistakes], (1, 1))
+    sheet = _Sheet(columns=columns, rows=rows, height=height, lines=3, head=0)
     for i, mistake in enumerate(mistakes):
         row, column = divmod(i, columns)
         sheet.use(column, row, sheet.store(mistake.picture))
-        sheet.text(column, row, 0, f"{_short(mistake.predicted)} {mistake.probability:.2f}",
-                   color=ACCENT)  # fmt: skip
+        answer = f"{_short(mistake.predicted)} {mistake.probability:.2f}"
+        sheet.text(column, row, 0, answer, color=ACCENT)
         sheet.text(column, row, 1, tr("is {name}", name=_short(mistake.true)))
         sheet.text(column, row, 2, _short(mistake.name, 14), faint=True)
     said = "; ".join(
@@ -120,14 +107,9 @@ class _Sheet:
     def __init__(self, columns: int, rows: int, height: int, lines: int, head: int):
         self.height, self.head = height, head
         self.row_height = height + lines * LINE + GAP
-        self.root = ElementTree.Element(
-            f"{{{SVG}}}svg",
-            width=str(columns * (CELL + GAP) - GAP),
-            height=str(head + rows * self.row_height),
-            viewBox=f"0 0 {columns * (CELL + GAP) - GAP} {head + rows * self.row_height}",
-        )
-        self.root.set("font-size", "12")
-        self.definitions = ElementTree.SubElement(self.root, f"{{{SVG}}}defs")
+        width = columns * (CELL + GAP) - GAP
+        self.root = new_svg(width, head + rows * self.row_height, font_size=12)
+        self.definitions = add(self.root, "defs")
         self.stored = 0
 
     def store(self, picture: np.ndarray | None) -> str:
@@ -135,37 +117,30 @@ class _Sheet:
         key = f"picture{self.stored}"
         self.stored += 1
         if picture is None:
-            empty = {"id": key, "fill": INK, "opacity": "0.12"}
-            empty |= {"width": str(CELL), "height": str(self.height)}
-            ElementTree.SubElement(self.definitions, f"{{{SVG}}}rect", empty)
+            add(self.definitions, "rect", id=key, fill=INK, opacity=0.12, width=CELL,
+                height=self.height)  # fmt: skip
         else:
             image = Image.fromarray(picture)
             image.thumbnail((STORED, STORED), Image.Resampling.LANCZOS)
             gray = bool((picture[..., 0] == picture[..., 1]).all())
-            self._image(self.definitions, _data(image.convert("L") if gray else image), id=key)
+            stored = self._image(self.definitions, image.convert("L") if gray else image, id=key)
+            stored.set("image-rendering", "pixelated")
         return key
 
     def use(self, column: int, row: int, key: str) -> None:
         x, y = self._corner(column, row)
-        ElementTree.SubElement(self.root, f"{{{SVG}}}use", href=f"#{key}", x=str(x), y=str(y))
+        add(self.root, "use", href=f"#{key}", x=x, y=y)
 
-    def image(
-        self, column: int, row: int, image: Image.Image, class_name: str, hidden: bool
-    ) -> None:
+    def image(self, column: int, row: int, image: Image.Image, kind: str, hidden: bool) -> None:
         """Lays an image over a cell; the class lets a page show what is hidden here."""
         x, y = self._corner(column, row)
-        attributes = {"class": class_name, "x": str(x), "y": str(y)}
-        if hidden:
-            attributes["display"] = "none"
-        self._image(self.root, _data(image), smooth=True, **attributes)
+        hiding = {"display": "none"} if hidden else {}
+        self._image(self.root, image, class_=kind, x=x, y=y, **hiding)
 
     def frame(self, column: int, row: int) -> None:
         x, y = self._corner(column, row)
-        place = {"x": str(x), "y": str(y), "width": str(CELL), "height": str(self.height)}
-        ElementTree.SubElement(
-            self.root, f"{{{SVG}}}rect", {"fill": "none", "stroke": ACCENT, "stroke-width": "2"},
-            **place,
-        )  # fmt: skip
+        add(self.root, "rect", fill="none", stroke=ACCENT, stroke_width=2, x=x, y=y, width=CELL,
+            height=self.height)  # fmt: skip
 
     def text(
         self, column: int, row: int, line: int, words: str, color: str = INK, faint: bool = False
@@ -173,11 +148,9 @@ class _Sheet:
         """Writes a line under the cell; row -1 is the head of the sheet."""
         x, y = self._corner(column, row)
         y = self.head - 9 if row < 0 else y + self.height + (line + 1) * LINE - 2
-        attributes = {"x": str(x), "y": str(y), "fill": color}
-        if faint:
-            attributes["fill-opacity"] = "0.75"
-        element = ElementTree.SubElement(self.root, f"{{{SVG}}}text", attributes)
-        element.text = plain(words).replace("\n", " ")
+        fainter = {"fill_opacity": 0.75} if faint else {}
+        written = add(self.root, "text", x=x, y=y, fill=color, **fainter)
+        written.text = plain(words).replace("\n", " ")
 
     def svg(self, alt: str) -> str:
         return finish_svg(self.root, alt)
@@ -186,13 +159,10 @@ class _Sheet:
         return column * (CELL + GAP), self.head + row * self.row_height
 
     def _image(
-        self, parent: ElementTree.Element, data: str, smooth: bool = False, **attributes: str
-    ) -> None:
-        attributes |= {"width": str(CELL), "height": str(self.height), "href": data}
-        image = ElementTree.SubElement(parent, f"{{{SVG}}}image", attributes)
-        image.set("preserveAspectRatio", "none")
-        if not smooth:
-            image.set("image-rendering", "pixelated")
+        self, parent: ElementTree.Element, image: Image.Image, **attributes: object
+    ) -> ElementTree.Element:
+        return add(parent, "image", **attributes, width=CELL, height=self.height,
+                   href=_data(image), preserveAspectRatio="none")  # fmt: skip
 
 
 def _heat(values: np.ndarray, side: int = 48) -> Image.Image:
@@ -210,21 +180,16 @@ def _heat(values: np.ndarray, side: int = 48) -> Image.Image:
 
 def _data(image: Image.Image) -> str:
     buffer = io.BytesIO()
-    small = image.width * image.height <= 64 * 64
-    if small or image.mode == "P":
-        transparency = image.info.get("transparency")
-        extra = {"transparency": transparency} if transparency else {}
-        image.save(buffer, "PNG", optimize=True, **extra)
-        kind = "png"
-    else:
-        image.save(buffer, "JPEG", quality=82)
-        kind = "jpeg"
+    kind = "png" if image.mode == "P" or image.width * image.height <= 64 * 64 else "jpeg"
+    options = {"optimize": True} if kind == "png" else {"quality": 82}
+    image.save(buffer, kind, **options)
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
-def _aspect(pictures: Sequence[np.ndarray | None], size: Sequence[int]) -> float:
+def _height(pictures: Sequence[np.ndarray | None], size: Sequence[int]) -> int:
+    """Pixels that a picture is high in its cell; `size` is theirs where none is at hand."""
     known = next((p.shape for p in pictures if p is not None), size)
-    return min(max(known[0] / known[1], 0.4), 2.5)
+    return round(CELL * min(max(known[0] / known[1], 0.4), 2.5))
 
 
 def _short(text: str, longest: int = 12) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from xml.etree import ElementTree
 
 from scratchbook.language import tr
-from scratchbook.report.svg import INK, SVG, finish_svg
+from scratchbook.report.svg import INK, add, finish_svg, new_svg
 
 BOX = (154, 34)  # pixels a rule takes
 GAP = (18, 30)  # between neighbours, and between rows
@@ -28,11 +28,7 @@ def draw_rules(reads: Reads) -> str:
     widest = max(len(row) for row in rows)
     width = widest * (BOX[0] + GAP[0]) - GAP[0] + 2 * MARGIN
     height = len(rows) * (BOX[1] + GAP[1]) - GAP[1] + 2 * MARGIN
-    root = ElementTree.Element(
-        f"{{{SVG}}}svg",
-        {"width": str(width), "height": str(height), "viewBox": f"0 0 {width} {height}"},
-    )
-    root.set("font-size", "13")
+    root = new_svg(width, height, font_size=13)
     places: dict[str, tuple[float, float]] = {}  # the middle of each box's upper side
     for level, row in enumerate(rows):
         left = (width - len(row) * (BOX[0] + GAP[0]) + GAP[0]) / 2
@@ -42,12 +38,10 @@ def draw_rules(reads: Reads) -> str:
     for source, target in drawn_arrows(reads):
         _arrow(root, places[source], places[target])
     for rule, (x, y) in sorted(places.items()):
-        box = {"x": f"{x - BOX[0] / 2:g}", "y": f"{y:g}", "rx": "4"}
-        box |= {"width": str(BOX[0]), "height": str(BOX[1])}
-        box |= {"fill": "none", "stroke": INK, "stroke-opacity": "0.55"}
-        ElementTree.SubElement(root, f"{{{SVG}}}rect", box)
-        words = {"x": f"{x:g}", "y": f"{y + BOX[1] / 2 + 4.5:g}", "text-anchor": "middle"}
-        ElementTree.SubElement(root, f"{{{SVG}}}text", words | {"fill": INK}).text = rule
+        add(root, "rect", x=f"{x - BOX[0] / 2:g}", y=f"{y:g}", rx=4, width=BOX[0], height=BOX[1],
+            fill="none", stroke=INK, stroke_opacity=0.55)  # fmt: skip
+        below = f"{y + BOX[1] / 2 + 4.5:g}"
+        add(root, "text", x=f"{x:g}", y=below, text_anchor="middle", fill=INK).text = rule
     said = [
         tr("{rule} reads {inputs}", rule=rule, inputs=", ".join(reads[rule]))
         for row in rows for rule in row if reads[rule]
@@ -108,7 +102,5 @@ def _arrow(
     start = top + BOX[1]
     bend = (y - start) / 2
     line = f"M{x:g} {start:g}C{x:g} {start + bend:g} {end:g} {y - bend:g} {end:g} {y - 5:g}"
-    stroke = {"fill": "none", "stroke": INK, "stroke-opacity": "0.55"}
-    ElementTree.SubElement(root, f"{{{SVG}}}path", {"d": line} | stroke)
-    tip = f"M{end - 4:g} {y - 7:g}h8l-4 7z"
-    ElementTree.SubElement(root, f"{{{SVG}}}path", {"d": tip, "fill": INK, "fill-opacity": "0.7"})
+    add(root, "path", d=line, fill="none", stroke=INK, stroke_opacity=0.55)
+    add(root, "path", d=f"M{end - 4:g} {y - 7:g}h8l-4 7z", fill=INK, fill_opacity=0.7)

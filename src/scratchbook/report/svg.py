@@ -19,16 +19,29 @@ ALONE = """svg { color: #26241f; font-family: sans-serif }
 @media (prefers-color-scheme: dark) { svg { color: #dcd8cf } }"""
 
 
+def new_svg(width: float, height: float, font_size: int) -> ElementTree.Element:
+    """An empty drawing; pixels."""
+    root = ElementTree.Element(f"{{{SVG}}}svg", width=str(width), height=str(height),
+                               viewBox=f"0 0 {width} {height}")  # fmt: skip
+    root.set("font-size", str(font_size))
+    return root
+
+
+def add(parent: ElementTree.Element, tag: str, **attributes: object) -> ElementTree.Element:
+    """A new element in `parent`; what is `stroke_width` or `class_` here is `stroke-width` and
+    `class` there."""
+    named = {key.rstrip("_").replace("_", "-"): str(value) for key, value in attributes.items()}
+    return ElementTree.SubElement(parent, f"{{{SVG}}}{tag}", named)
+
+
 def finish_svg(root: ElementTree.Element, alt: str, scale: float = 1) -> str:
     """Serialises an SVG tree as the module promises."""
     ElementTree.register_namespace("", SVG)
     ElementTree.register_namespace("xlink", XLINK)
     for parent in list(root.iter()):
         for child in list(parent):
-            if (
-                child.tag.rpartition("}")[2] in ("metadata", "style")
-                or child.get("id") == "patch_1"
-            ):
+            kind = child.tag.rpartition("}")[2]
+            if kind in ("metadata", "style") or child.get("id") == "patch_1":
                 parent.remove(child)
     for element in root.iter():
         for key, value in _declarations(element.attrib.pop("style", "")):

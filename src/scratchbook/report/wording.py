@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
 
 import pandas as pd
 
@@ -16,30 +15,17 @@ from scratchbook.language import mark, tr
 from scratchbook.report.loading import Experiment, Notebook
 
 ACCURACIES = {
-    "train": mark("train accu"),
-    "validation": mark("val accu"),
-    "test": mark("test accu"),
-}
-CURVES = {"accuracy": mark("accuracy"), "loss": mark("loss"), "epoch": mark("epoch")}
-SPLITS = {
-    "train": mark("train"),
-    "validation": mark("validation"),
-    "test": mark("test"),
-}
+    "train": mark("train accu"), "validation": mark("val accu"), "test": mark("test accu")
+}  # fmt: skip
+CURVES = (mark("accuracy"), mark("loss"), mark("epoch"))
+SPLITS = (mark("train"), mark("validation"), mark("test"))
 STATES = (mark("complete"), mark("incomplete"), mark("failed"))  # as compare.csv begins them
 PREFIXES = (mark("train"), mark("val"), mark("test"))  # of recorded_metric
 
 
 def metric_name(key: str) -> str:
     """`val accuracy` of `val_accuracy`; a key that is not known keeps its words."""
-    if key in FIGURES:
-        return tr(FIGURES[key].label)
-    return tr(CURVES[key]) if key in CURVES else key.replace("_", " ")
-
-
-def split_name(split: str) -> str:
-    """`validation`, in the reader's language."""
-    return tr(SPLITS[split]) if split in SPLITS else split
+    return tr(FIGURES[key].label if key in FIGURES else key.replace("_", " "))
 
 
 def heading(name: str, title: str, dash: str = "-") -> str:
@@ -65,16 +51,11 @@ def best_figures(experiment: Experiment) -> list[str]:
             f"{tr(ACCURACIES[split])}: {found['accuracy']['value']:.4f}"
             for split, found in run.metrics["splits"].items()
         ]
-        lines.append(
-            tr(
-                "{figures}, epoch = {epoch} (seed {seed})",
-                figures=", ".join(parts),
-                epoch=run.metrics["epoch"],
-                seed=run.seed,
-            )
-        )
-    recorded = experiment.declared["recorded"]
-    if recorded:
+        lines.append(tr(
+            "{figures}, epoch = {epoch} (seed {seed})",
+            figures=", ".join(parts), epoch=run.metrics["epoch"], seed=run.seed,
+        ))  # fmt: skip
+    if recorded := experiment.declared["recorded"]:
         told = ", ".join(f"{key} {value}" for key, value in recorded.items())
         lines.append(tr("recorded before: {figures}", figures=told))
     return lines
@@ -92,11 +73,9 @@ def settling(drift: pd.DataFrame | None) -> str:
         "Half of the maps that settle have done so by epoch {settled:g} (from there on ρ to the "
         "last epoch's map stays at or above 0.8); by epoch {epoch:g}, {n:.0f} of {images:.0f} "
         "images have.",
-        settled=last["settled_epoch"],
-        epoch=before["epoch"],
-        n=before["settled"] * last["images"],
-        images=last["images"],
-    )
+        settled=last["settled_epoch"], epoch=before["epoch"],
+        n=before["settled"] * last["images"], images=last["images"],
+    )  # fmt: skip
 
 
 def weights_lines(experiment: Experiment) -> list[str]:
@@ -109,21 +88,19 @@ def weights_lines(experiment: Experiment) -> list[str]:
     ]
 
 
-def percent(fraction: Any, digits: int = 1) -> str:
-    """`81.2`, the per cent sign left to the head of the column; a dash for nothing."""
-    return "–" if not _known(fraction) else f"{100 * float(fraction):.{digits}f}"
+def percent(fraction: float) -> str:
+    """`81.2`, the per cent sign left to the head of the column."""
+    return f"{100 * fraction:.1f}"
 
 
-def points(difference: Any) -> str:
+def points(difference: float) -> str:
     """`+4.1`: percentage points with their sign."""
-    return "–" if not _known(difference) else f"{100 * float(difference):+.1f}".replace("-", "−")
+    return f"{100 * difference:+.1f}".replace("-", "−")
 
 
-def count(value: Any) -> str:
+def count(value: float) -> str:
     """`1,602,058`; a mean over seeds keeps one decimal."""
-    if not _known(value):
-        return "–"
-    return f"{float(value):,.0f}" if float(value).is_integer() else f"{float(value):,.1f}"
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}"
 
 
 def sentence(text: str) -> str:
@@ -131,11 +108,9 @@ def sentence(text: str) -> str:
     return text.replace("no difference", "No difference", 1) if text.startswith("no ") else text
 
 
-def duration(seconds: Any) -> str:
+def duration(seconds: float) -> str:
     """`42 s`, `3 min 05 s`, `2 h 07 min`."""
-    if not _known(seconds):
-        return "–"
-    whole = round(float(seconds))
+    whole = round(seconds)
     if whole < 60:
         return tr("{seconds} s", seconds=whole)
     if whole < 3600:
@@ -143,10 +118,8 @@ def duration(seconds: Any) -> str:
     return tr("{hours} h {minutes:02d} min", hours=whole // 3600, minutes=whole % 3600 // 60)
 
 
-def operations(number: Any) -> str:
+def operations(number: float) -> str:
     """Floating point operations: `1.23 PFLOP`."""
-    if not _known(number):
-        return "–"
     power = min(max(int(math.log10(max(number, 1))) // 3, 2), 6)
     return f"{number / 1000**power:.3g} {' kMGTPE'[power]}FLOP"
 
@@ -165,14 +138,11 @@ def cautions(notebook: Notebook) -> list[str]:
     """What a reader must know before he believes a figure of the page."""
     told = []
     if notebook.page["smoke"]:
-        told.append(
-            tr(
-                "This is a smoke run: one epoch on a sliver of the data, to see that all works. "
-                "Its figures mean nothing."
-            )
-        )
-    told += [f"{one.code}: {one.message} {one.advice}" for one in notebook.diagnoses
-             if not one.experiment]  # fmt: skip
+        told.append(tr(
+            "This is a smoke run: one epoch on a sliver of the data, to see that all works. "
+            "Its figures mean nothing."
+        ))  # fmt: skip
+    told += [f"{one.code}: {one.message} {one.advice}" for one in notebook.diagnosed.get("", [])]
     commits = {run.record["git"]["commit"] for run in notebook.runs}
     if len(commits) > 1:
         told.append(tr("Its runs were made by different commits of the code."))
@@ -181,21 +151,13 @@ def cautions(notebook: Notebook) -> list[str]:
     return told
 
 
-def cell(value: Any, form: str) -> str:
+def cell(value: float | None, form: str) -> str:
     """A value of a table by its column's form; a dash for nothing."""
-    if form in FORMS:
-        return FORMS[form](value)
-    return format(value, form) if _known(value) else "–"
+    if value is None or math.isnan(value):
+        return "–"
+    return FORMS[form](value) if form in FORMS else format(value, form)
 
 
-FORMS: dict[str, Callable[[Any], str]] = {
-    "percent": percent,
-    "points": points,
-    "count": count,
-    "duration": duration,
-    "operations": operations,
+FORMS: dict[str, Callable[[float], str]] = {
+    one.__name__: one for one in (percent, points, count, duration, operations)
 }
-
-
-def _known(value: Any) -> bool:
-    return value is not None and not math.isnan(float(value))
