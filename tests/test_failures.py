@@ -99,7 +99,7 @@ def test_a_history_of_no_bytes_is_named_and_the_other_runs_stand(tmp_path: Path)
     history.write_text("")
     html, text = rendered(page, tmp_path)
     for said in (html, text):
-        assert f"seed 0 cannot be read ({history}: No columns to parse from file; remove it" in said
+        assert f"seed 0 cannot be read ({history}: no column or row of epoch, " in said
 
 
 def test_results_that_cannot_be_written_are_one_readable_message(tmp_path: Path) -> None:

@@ -238,7 +238,7 @@ def _load_experiment(
             absent.setdefault((error.file.name, log), []).append(seed)
             continue
         except DamagedError as error:
-            told = f"{error.file.parent}: {error.brief}"
+            told = f"{error.file}: {error.why}"
             missing.append(tr("seed {seed} cannot be read ({error})", seed=seed, error=told))
             continue
         if changed := declared_otherwise(declared["spec"], record["spec"]):

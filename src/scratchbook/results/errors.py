@@ -44,8 +44,9 @@ class DamagedError(ResultError):
     """It is there, and holds something else than was written."""
 
     def __init__(self, file: Path, why: object) -> None:
+        self.why = f"{why}; remove it, and it is made again"
         brief = f"has an unreadable {file.name} ({why})"
-        super().__init__(file, brief, f"has an unreadable {file}: {why}")
+        super().__init__(file, brief, f"has an unreadable {file}: {self.why}")
 
 
 class DivergedError(ScratchbookError):
