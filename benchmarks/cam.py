@@ -112,10 +112,10 @@ def measure(
 
 
 def ours(build: Any, files: list[Path], layer: str, images: Any, labels: Any) -> np.ndarray:
-    from scratchbook import cam
+    from scratchbook.cam.maps import mapper
 
     model = build()
-    explain = cam.mapper(model, layer)
+    explain = mapper(model, layer)
     for file in files:
         model.load_weights(file)
         maps, _ = explain(images, labels)

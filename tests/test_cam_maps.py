@@ -18,12 +18,14 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
-from scratchbook import cam, models
+from scratchbook import models
 from scratchbook.cam import measures
-from scratchbook.cam.maps import head_layers
+from scratchbook.cam.drift import write_drift
+from scratchbook.cam.maps import Layer, choose_layer, head_layers, mapper
+from scratchbook.cam.run import explain_epochs
 from scratchbook.errors import ScratchbookError
-from scratchbook.results.paths import RunFiles
 from scratchbook.results.hdf5 import read_cam, write_cam
+from scratchbook.results.paths import RunFiles
 
 keras = pytest.importorskip("keras")
 layers = keras.layers
@@ -67,7 +69,7 @@ def features(model, images, name="conv"):
 
 
 def explain(model, images, labels=LABELS, layer="conv", method="gradcam", **options):
-    return cam.mapper(model, layer, method, **options)(images, labels)
+    return mapper(model, layer, method, **options)(images, labels)
 
 
 # ------------------------------------------------------------------------------- closed forms
@@ -133,7 +135,7 @@ def test_flat_and_nested_vgg16_have_equal_maps(method):
     assert np.abs(maps[0]).max() > 0
     for other in maps[1:]:
         np.testing.assert_allclose(other, maps[0], rtol=1e-4, atol=1e-6 * np.abs(maps[0]).max())
-    assert cam.choose_layer(nested) == cam.Layer("vgg16/block3_conv3", (8, 8))
+    assert choose_layer(nested) == Layer("vgg16/block3_conv3", (8, 8))
 
 
 def test_one_sigmoid_unit_is_explained_for_either_class(images):
@@ -173,7 +175,7 @@ def test_no_image_depends_on_the_others_of_its_batch_nor_on_dropout_and_augmenta
             layers.Dense(3),
         ]
     )
-    explain_all = cam.mapper(model, "conv", "gradcam")
+    explain_all = mapper(model, "conv", "gradcam")
     together, _ = explain_all(images, LABELS)
     again, _ = explain_all(images, LABELS)
     np.testing.assert_array_equal(again, together)
@@ -206,7 +208,7 @@ def test_a_saturated_softmax_still_has_its_map(images, method):
 
 def test_a_network_that_ends_in_a_softmax_is_refused():
     with pytest.raises(ValueError, match="must return logits"):
-        cam.mapper(pooled(activation="softmax"), "conv")
+        mapper(pooled(activation="softmax"), "conv")
 
 
 def test_a_dead_relu_network_has_empty_maps_and_no_nan(images):
@@ -239,7 +241,7 @@ def test_new_weights_are_followed_without_compiling_again(images):
             return x
 
     model = network(Counted(), layers.GlobalAveragePooling2D(), layers.Dense(3))
-    explain_all = cam.mapper(model, "conv", "gradcam")
+    explain_all = mapper(model, "conv", "gradcam")
     first, _ = explain_all(images, LABELS)
     traced = len(calls)
     head = model.layers[-1]
@@ -251,7 +253,7 @@ def test_new_weights_are_followed_without_compiling_again(images):
 
 def test_an_unknown_method_is_named():
     with pytest.raises(ScratchbookError, match="did you mean 'gradcam'"):
-        cam.mapper(pooled(), "conv", "gradcamm")
+        mapper(pooled(), "conv", "gradcamm")
 
 
 # ----------------------------------------------------------------------------- which layer
@@ -265,20 +267,20 @@ def test_the_deepest_layer_with_at_least_seven_cells_a_side_is_chosen():
         layers.Flatten(),
         layers.Dense(3),
     )
-    assert cam.choose_layer(model) == cam.Layer("conv", (8, 8))
+    assert choose_layer(model) == Layer("conv", (8, 8))
 
 
 def test_without_such_a_grid_the_largest_is_taken_and_a_small_one_is_flagged():
     model = network(layers.Flatten(), layers.Dense(3), side=8)  # first 6×6, conv 4×4
-    assert cam.choose_layer(model) == cam.Layer("first", (6, 6))
-    assert cam.choose_layer(model, "conv") == cam.Layer("conv", (4, 4), ("GRID-TOO-SMALL",))
+    assert choose_layer(model) == Layer("first", (6, 6))
+    assert choose_layer(model, "conv") == Layer("conv", (4, 4), ("GRID-TOO-SMALL",))
 
 
 def test_a_layer_that_cannot_be_explained_is_named():
     with pytest.raises(ScratchbookError, match=r"no layer 'convv'; did you mean 'conv'"):
-        cam.choose_layer(pooled(), "convv")
+        choose_layer(pooled(), "convv")
     with pytest.raises(ScratchbookError, match="'logits' has no grid"):
-        cam.choose_layer(pooled(), "logits")
+        choose_layer(pooled(), "logits")
 
 
 def test_a_layer_that_is_used_twice_has_no_one_map():
@@ -286,7 +288,7 @@ def test_a_layer_that_is_used_twice_has_no_one_map():
     inputs = keras.Input((8, 8, 3))
     x = layers.GlobalAveragePooling2D()(twice(twice(inputs)))
     with pytest.raises(ScratchbookError, match="used 2 times"):
-        cam.choose_layer(keras.Model(inputs, x), "twice")
+        choose_layer(keras.Model(inputs, x), "twice")
 
 
 # ------------------------------------------------------------------------ one job for a run
@@ -324,7 +326,7 @@ def record(folder, checkpoints, build=None, seed=0):
     data = SimpleNamespace(images=images, labels=labels, names=names, class_names=classes)
     build = build or (lambda: models.build(SPEC, (12, 12, 3)))
     run = RunFiles(folder)
-    write_cam(run.cam, cam.explain_epochs(build, checkpoints, data, ROWS, CHOICES, seed))
+    write_cam(run.cam, explain_epochs(build, checkpoints, data, ROWS, CHOICES, seed))
     return read_cam(run)
 
 
@@ -382,7 +384,7 @@ def test_drift_csv_lies_beside_it_with_another_seed_as_baseline(tmp_path):
     theirs.mkdir()
     record(theirs, trained(theirs))
     record(mine, trained(mine))
-    cam.write_drift(RunFiles(mine), [RunFiles(theirs)])
+    write_drift(RunFiles(mine), [RunFiles(theirs)])
     table = pd.read_csv(mine / "drift.csv").set_index("epoch")
     assert table.index.tolist() == [0, 1, 3]
     assert (table["spearman_other_seed_median"] == 1).all()

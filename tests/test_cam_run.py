@@ -13,10 +13,10 @@ from scipy.special import softmax
 from result_trees import COUNTS, make_run, make_spec
 from scratchbook import models
 from scratchbook.cam.run import map_run
-from scratchbook.errors import ScratchbookError
 from scratchbook.config.layers import layer_object
-from scratchbook.results.paths import RunFiles
+from scratchbook.errors import ScratchbookError
 from scratchbook.results.hdf5 import read_cam
+from scratchbook.results.paths import RunFiles
 from scratchbook.results.reading import read_record
 
 SHAPE = (32, 32, 3)

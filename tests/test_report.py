@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from result_trees import make_page, make_results
-from scratchbook.cam import write_drift
+from scratchbook.cam.drift import write_drift
 from scratchbook.comparison import compare, write_comparison
 from scratchbook.report.architecture import setting_diff, shorthand, side_by_side, summary_table
 from scratchbook.report.architecture import settings as settings_of

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 
 import numpy as np
 
 from scratchbook.errors import ScratchbookError, nearest
 
-TRAIN, VALIDATION, TEST = 0, 1, 2
-
 
 def choose_images(
     labels: np.ndarray,
     split: np.ndarray,
-    count: int,
+    wanted: int | Sequence[int | str],
     seed: int,
-    named: Sequence[int | str] | None = None,
-    names: Sequence[str] | None = None,
+    names: Sequence[str] = (),
 ) -> np.ndarray:
     """Rows of the images to explain, the same for every experiment and seed of a notebook.
 
@@ -28,31 +26,26 @@ def choose_images(
     Args:
         labels: int (n,).
         split: uint8 (n,): 0 train, 1 validation, 2 test.
-        count: how many images.
+        wanted: how many images; or which: their rows, or their `names` (the end of a path will do).
         seed: of the notebook's choice, not of a run.
-        named: rows, or names of images as in `names` (the end of a path will do); used instead.
         names: str (n,), needed where an image is named.
 
     Returns:
-        int64 (count,), without repetition.
+        int64 (image,), without repetition.
 
     Raises:
-        ScratchbookError: a row or name that is not there, or is ambiguous; a count under 1.
+        ScratchbookError: a row or name that is not there, or is ambiguous.
     """
-    if named:
-        rows = [_row(wanted, len(labels), names) for wanted in named]
+    if not isinstance(wanted, int):
+        rows = [_row(one, len(labels), names) for one in wanted]
         return np.array(list(dict.fromkeys(rows)), dtype=np.int64)
-    if count < 1:
-        raise ScratchbookError(f"cam.images: {count} given; give a number of images above 0")
-    chosen = next(s for s in (TEST, VALIDATION, TRAIN) if (split == s).any())
-    classes = np.random.default_rng([seed, 0]).permutation(np.unique(labels))
+    chosen = split == split.max()
     queues = []
-    for label in classes:
-        rows_of = np.flatnonzero((split == chosen) & (labels == label))
+    for label in np.random.default_rng([seed, 0]).permutation(np.unique(labels)):
+        rows_of = np.flatnonzero(chosen & (labels == label))
         queues.append(np.random.default_rng([seed, 1, int(label)]).permutation(rows_of))
-    longest = max(len(queue) for queue in queues)
-    turns = [queue[turn] for turn in range(longest) for queue in queues if turn < len(queue)]
-    return np.array(turns[:count], dtype=np.int64)
+    turns = [row for turn in zip_longest(*queues) for row in turn if row is not None]
+    return np.array(turns[:wanted], dtype=np.int64)
 
 
 def resolve_epochs(wanted: Sequence[int | str], best: int, last: int) -> list[int]:
@@ -86,16 +79,15 @@ def resolve_epochs(wanted: Sequence[int | str], best: int, last: int) -> list[in
     return sorted(epoch for epoch in epochs if epoch <= last)
 
 
-def _row(wanted: int | str, count: int, names: Sequence[str] | None) -> int:
-    if isinstance(wanted, int | np.integer):
+def _row(wanted: int | str, count: int, names: Sequence[str]) -> int:
+    if isinstance(wanted, int):
         if 0 <= wanted < count:
-            return int(wanted)
+            return wanted
         raise ScratchbookError(f"cam.images: row {wanted} of {count} images (0 to {count - 1})")
-    known = [str(name) for name in names] if names is not None else []
-    found = [row for row, name in enumerate(known) if name == wanted] or [
-        row for row, name in enumerate(known) if name.endswith("/" + wanted)
+    found = [row for row, name in enumerate(names) if name == wanted] or [
+        row for row, name in enumerate(names) if name.endswith("/" + wanted)
     ]
     if len(found) != 1:
         problem = f"names {len(found)} images" if found else "is no image of this data set"
-        raise ScratchbookError(f"cam.images: {wanted!r} {problem}; {nearest(wanted, known)}")
+        raise ScratchbookError(f"cam.images: {wanted!r} {problem}; {nearest(wanted, names)}")
     return found[0]

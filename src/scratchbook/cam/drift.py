@@ -34,8 +34,6 @@ from scratchbook.results.paths import RunFiles
 from scratchbook.results.records import CamMaps
 
 MEASURES = ("spearman", "pearson", "iou", "shift", "jsd")
-BASELINES = ("other_images", "other_seed", "untrained", "random_head")
-AGAINST = ("previous", "final", *BASELINES)
 PAIRS_OF_IMAGES = 256  # as many as 23 images have; more add time and no knowledge
 
 
@@ -84,8 +82,7 @@ def drift(cam: CamMaps, other_seeds: Sequence[CamMaps] = ()) -> pd.DataFrame:
             "probability_median": float(np.median(probability[np.arange(len(labels)), labels])),
             **_quartiles("focus", measures.focus(now)),
         }
-        for against in AGAINST:
-            a, b = _pairs(against, cam, at, other_seeds)
+        for against, (a, b) in _pairs(cam, at, other_seeds).items():
             values = {name: getattr(measures, name)(a, b) for name in MEASURES}
             row[f"valid_{against}"] = int(np.isfinite(values["spearman"]).sum())
             for name, value in values.items():
@@ -95,30 +92,25 @@ def drift(cam: CamMaps, other_seeds: Sequence[CamMaps] = ()) -> pd.DataFrame:
 
 
 def _pairs(
-    against: str, cam: CamMaps, at: int, other_seeds: Sequence[CamMaps]
-) -> tuple[np.ndarray, np.ndarray]:
+    cam: CamMaps, at: int, other_seeds: Sequence[CamMaps]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """The maps of epoch `at` and what each is compared with, both (pair, h, w); may be empty."""
     maps, epochs = cam.maps, cam.epochs
     now = maps[at]
-    nothing = now[:0]
-    if against == "previous":
-        return (now, maps[at - 1]) if at else (nothing, nothing)
-    if against == "final":
-        return now, maps[-1]
-    if against == "untrained":
-        return (now, maps[0]) if epochs[0] == 0 and at else (nothing, nothing)
-    if against == "random_head":
-        return (nothing, nothing) if cam.random_head is None else (now, cam.random_head[at])
-    if against == "other_images":
-        pairs = np.array(list(combinations(range(len(now)), 2)), dtype=int).reshape(-1, 2)
-        if len(pairs) > PAIRS_OF_IMAGES:
-            pairs = np.random.default_rng(0).permutation(pairs)[:PAIRS_OF_IMAGES]
-        return now[pairs[:, 0]], now[pairs[:, 1]]
-    others = [other.maps[other.epochs == epochs[at]] for other in other_seeds]
-    theirs = [other[0] for other in others if len(other)]
-    if not theirs:
-        return nothing, nothing
-    return np.concatenate([now] * len(theirs)), np.concatenate(theirs)
+    nothing = now[:0], now[:0]
+    pairs = np.array(list(combinations(range(len(now)), 2)), dtype=int).reshape(-1, 2)
+    if len(pairs) > PAIRS_OF_IMAGES:
+        pairs = np.random.default_rng(0).permutation(pairs)[:PAIRS_OF_IMAGES]
+    # Each of the other seeds has the epoch once, or not at all.
+    theirs = [then for other in other_seeds for then in other.maps[other.epochs == epochs[at]]]
+    return {
+        "previous": (now, maps[at - 1]) if at else nothing,
+        "final": (now, maps[-1]),
+        "other_images": (now[pairs[:, 0]], now[pairs[:, 1]]),
+        "other_seed": (np.tile(now, (len(theirs), 1, 1)), np.reshape(theirs, (-1, *now.shape[1:]))),
+        "untrained": (now, maps[0]) if epochs[0] == 0 and at else nothing,
+        "random_head": nothing if cam.random_head is None else (now, cam.random_head[at]),
+    }
 
 
 def _quartiles(name: str, values: np.ndarray) -> dict[str, float]:

@@ -82,11 +82,8 @@ def choose_layer(model: keras.Model, name: str | None = None) -> Layer:
             "cam: this network has no layer with a grid to explain; give it one, or write "
             "`cam: null` in the notebook, which leaves Grad-CAM out"
         )
-    large = [step for step in candidates if min(_grid(step)) >= SMALLEST_CHOSEN_GRID]
-    if large:
-        return _layer(large[-1])
-    largest = max(min(_grid(step)) for step in candidates)
-    return _layer([step for step in candidates if min(_grid(step)) == largest][-1])
+    least = min(SMALLEST_CHOSEN_GRID, max(min(_grid(step)) for step in candidates))
+    return _layer([step for step in candidates if min(_grid(step)) >= least][-1])
 
 
 def mapper(
@@ -153,11 +150,10 @@ def mapper(
     return explain
 
 
-def head_layers(model: keras.Model, layer: str) -> list[keras.Layer]:
-    """The layers with weights that the chosen layer's output passes through afterwards."""
-    steps = _steps(model, tap=_named(_steps(model), layer).path)
-    weighted = [s.operation for s in steps if s.in_head and getattr(s.operation, "weights", [])]
-    return list(dict.fromkeys(weighted))
+def head_layers(model: keras.Model, path: str) -> list[keras.Layer]:
+    """The layers with weights that the output of the layer at `path` passes through afterwards."""
+    head = [step.operation for step in _steps(model, tap=path) if step.in_head]
+    return [layer for layer in dict.fromkeys(head) if getattr(layer, "weights", [])]
 
 
 # What differs per backend: run forward, differentiate the class's logit by the tapped output, and

@@ -11,7 +11,7 @@ from scipy.special import softmax
 from scratchbook import models
 from scratchbook.cam import maps as cam_maps
 from scratchbook.cam.choices import resolve_epochs
-from scratchbook.cam.record import load_epoch
+from scratchbook.cam.run import load_epoch
 from scratchbook.config.datasets import Dataset
 from scratchbook.data.image import to_rgb
 from scratchbook.errors import ScratchbookError, nearest
@@ -104,18 +104,10 @@ def map_photos(
         labels = explained(wanted[-1], anything)[1].argmax(axis=1)
     found = [explained(epoch, labels) for epoch in wanted]
     return CamMaps(
-        maps=np.stack([maps for maps, _ in found]),
-        epochs=np.array(wanted),
-        images=np.arange(len(photos)),
-        labels=labels,
+        maps=np.stack([maps for maps, _ in found]), epochs=np.array(wanted),
+        images=np.arange(len(photos)), labels=labels,
         probability=softmax(np.stack([logits for _, logits in found]), axis=-1),
-        names=list(names),
-        random_head=None,
-        layer=layer.name,
-        method=method,
-        target="label",
-        grid=layer.grid,
-        input_size=photos.shape[1:3],
-        class_names=classes,
-        flags=list(layer.flags),
-    )
+        names=list(names), random_head=None,
+        layer=layer.name, method=method, target="label", grid=layer.grid,
+        input_size=photos.shape[1:3], class_names=classes, flags=list(layer.flags),
+    )  # fmt: skip

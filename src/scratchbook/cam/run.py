@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.special import softmax
 
 from scratchbook import models
+from scratchbook.cam import maps as cam_maps
 from scratchbook.cam.choices import choose_images, resolve_epochs
-from scratchbook.cam.record import explain_epochs
+from scratchbook.errors import ScratchbookError
 from scratchbook.results.hdf5 import write_cam
 from scratchbook.results.paths import RunFiles
 from scratchbook.results.prepared import Prepared
 from scratchbook.results.reading import read_record
+from scratchbook.results.records import CamMaps
 from scratchbook.specs import Cam
+
+if TYPE_CHECKING:
+    import keras
 
 
 def map_run(
@@ -39,12 +49,10 @@ def map_run(
         ScratchbookError: no such layer, image or method; weights that cannot be loaded.
     """
     record = read_record(run)
-    seed, images = record["seed"], choices["images"]
-    count, named = (images, None) if isinstance(images, int) else (len(images), images)
+    seed, files = record["seed"], run.weights(record)
     rows = choose_images(
-        prepared.labels, prepared.split, count, seed=0, named=named, names=prepared.names
+        prepared.labels, prepared.split, choices["images"], seed=0, names=prepared.names
     )
-    files = run.weights(record)
     wanted = resolve_epochs(choices["epochs"], record["best_epoch"], record["epochs"])
     cam = explain_epochs(
         lambda: models.start(
@@ -58,3 +66,86 @@ def map_run(
     )
     write_cam(run.cam, cam)
     say(f"Grad-CAM of {len(rows)} images in epochs {', '.join(map(str, wanted))}")
+
+
+def explain_epochs(
+    build: Callable[[], keras.Model],
+    checkpoints: Mapping[int, Path],
+    prepared: Prepared,
+    rows: np.ndarray,
+    choices: Cam,
+    seed: int = 0,
+) -> CamMaps:
+    """Explains images in every epoch.
+
+    The network is built once and compiled once; each epoch only loads its weights. Epoch 0, the
+    network as `build` returns it, is always explained too: it is one of drift's baselines.
+
+    Args:
+        build: returns the float32 network, uint8 (batch, H, W, C) to logits (batch, classes).
+        checkpoints: weights file of each epoch after that.
+        prepared: the data.
+        rows: int64 (image,): which of its images.
+        choices: the notebook's `cam` section: `layer`, `method` and `target` (explain the image's
+            `label`, or the class that is `predicted` in each epoch).
+        seed: of the random head's weights.
+
+    Raises:
+        ScratchbookError: no such layer or method, or weights that do not fit the network.
+    """
+    images, labels = prepared.images[rows], prepared.labels[rows]
+    method, target = choices["method"], choices["target"]
+    model = build()
+    layer = cam_maps.choose_layer(model, choices["layer"])
+    explain = cam_maps.mapper(model, layer.name, method)
+    wanted = labels if target == "label" else np.full_like(labels, cam_maps.PREDICTED)
+    fresh = _fresh_weights(cam_maps.head_layers(model, layer.name), seed)
+
+    epochs = [0, *sorted(checkpoints)]
+    found, logits, randomised = [], [], []
+    for epoch in epochs:
+        if epoch:
+            load_epoch(model, epoch, checkpoints[epoch])
+        epoch_maps, epoch_logits = explain(images, wanted)
+        found.append(epoch_maps)  # (image, h, w)
+        logits.append(epoch_logits)  # (image, class)
+        for head, weights in fresh:
+            head.set_weights(weights)
+        randomised.append(explain(images, wanted)[0])
+
+    return CamMaps(
+        maps=np.stack(found), epochs=np.array(epochs), images=rows, labels=labels,
+        probability=softmax(np.stack(logits), axis=-1),  # (epoch, image, class)
+        names=[prepared.names[row] for row in rows], random_head=np.stack(randomised),
+        layer=layer.name, method=method, target=target, grid=layer.grid,
+        input_size=images.shape[1:3], class_names=prepared.class_names, flags=list(layer.flags),
+    )  # fmt: skip
+
+
+def load_epoch(model: keras.Model, epoch: int, file: Path) -> None:
+    """Loads an epoch's weights.
+
+    Raises:
+        ScratchbookError: there is no such file, or it is not this network's.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "Skipping", UserWarning)  # half of it would load
+            model.load_weights(file)
+    except (OSError, ValueError, UserWarning) as error:
+        raise ScratchbookError(
+            f"{file}: epoch {epoch}'s weights do not load into this network: {error}"
+        ) from error
+
+
+def _fresh_weights(layers: list[keras.Layer], seed: int) -> list[tuple[keras.Layer, Any]]:
+    """Weights for each layer as its own initializers draw them, also where it was pretrained."""
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    fresh = []
+    for layer in layers:
+        twin = type(layer).from_config(layer.get_config())
+        twin.build_from_config(layer.get_build_config())
+        fresh.append((layer, twin.get_weights()))
+    return fresh
