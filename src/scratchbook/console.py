@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO, Unpack
@@ -63,6 +63,18 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def cell(value: float | None, form: str) -> str:
+    """A number of a table, in this format; a dash where there is none."""
+    return "–" if value is None else format(value, form)
+
+
+def aligned(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
+    """The lines of a table; `sides` has `<` or `>` for each column, where its cells stand."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    line = "  ".join(f"{{:{side}{width}}}" for side, width in zip(sides, widths, strict=True))
+    return [line.format(*row).rstrip() for row in rows]
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from scratchbook.console import duration
+from scratchbook.console import aligned, cell, duration
 from scratchbook.results.errors import ResultError
 from scratchbook.results.paths import Results, RunFiles
 from scratchbook.results.progress import Progress, read_progress
@@ -53,7 +53,7 @@ def run_statuses(results: Results, trials: Iterable[Trial], now: float) -> list[
         now: seconds since 1970, to tell how long a job has told nothing.
     """
     return [
-        _run_status(results, trial["name"], experiment["name"], seed, experiment["spec"], now)
+        _run_status(results, (trial["name"], experiment["name"], seed), experiment["spec"], now)
         for trial in trials
         for experiment in trial["experiments"]
         for seed in sorted(
@@ -64,27 +64,15 @@ def run_statuses(results: Results, trials: Iterable[Trial], now: float) -> list[
 
 def status_table(rows: list[RunStatus]) -> str:
     """The rows as aligned text, and below them how many runs are in which state."""
-    cells = [HEADER, *map(_cells, rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    details = ["", *(row.detail for row in rows)]
-    lines = []
-    for line, detail in zip(cells, details, strict=True):
-        aligned = [
-            cell.rjust(width) if name in HEADER[4:] else cell.ljust(width)
-            for name, cell, width in zip(HEADER, line, widths, strict=True)
-        ]
-        lines.append("  ".join([*aligned, detail]).rstrip())
+    lines = aligned([(*HEADER, ""), *map(_cells, rows)], "<<<<>>>><")
     counts = Counter(row.state for row in rows)
     told = ", ".join(f"{count} {state}" for state, count in counts.most_common())
     return "\n".join([*lines, f"{len(rows)} run{'s' * (len(rows) != 1)}: {told or 'none'}"])
 
 
-def _run_status(
-    results: Results, notebook: str, experiment: str, seed: int, spec: Spec, now: float
-) -> RunStatus:
-    row = RunStatus(notebook, experiment, seed, "waiting", spec["epochs"])
-    run, names = results.run(notebook, experiment, seed), (notebook, experiment, seed)
-    unfinished = results.state(*names).is_dir()
+def _run_status(results: Results, names: tuple[str, str, int], spec: Spec, now: float) -> RunStatus:
+    row = RunStatus(*names, "waiting", spec["epochs"])
+    run, unfinished = results.run(*names), results.state(*names).is_dir()
     if not unfinished and run.record.is_file():
         return _finished(row, run, spec)
     told = read_progress(results.progress(*names))
@@ -145,7 +133,8 @@ def _cells(row: RunStatus) -> tuple[str, ...]:
         str(row.seed),
         row.state,
         "–" if row.epoch is None else f"{row.epoch}/{row.epochs}",
-        "–" if row.val_accuracy is None else f"{row.val_accuracy:.3f}",
-        "–" if row.images_per_second is None else f"{row.images_per_second:,.0f}",
+        cell(row.val_accuracy, ".3f"),
+        cell(row.images_per_second, ",.0f"),
         row.left or "–",
+        row.detail,
     )

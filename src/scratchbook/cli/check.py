@@ -27,21 +27,21 @@ def run(given: argparse.Namespace) -> None:
 
     prepare_keras(threads=1, gpu=False)
     from scratchbook.cam.maps import choose_layer
-    from scratchbook.models import check_networks
+    from scratchbook.models import survey_networks
 
-    mistakes = []
+    wrong = []
     for name, notebook in project.notebooks.items():
         specs = {experiment: project.spec(name, experiment) for experiment in notebook.experiments}
         cam = project.cam(name)
         suits = partial(choose_layer, name=cam["layer"]) if cam else None
-        try:
-            networks = check_networks(specs, project.datasets[notebook.dataset].size, suits)
-        except ScratchbookError as error:
-            mistakes += [f"{CONFIG / 'notebooks' / name}.yaml: {e}" for e in str(error).split("\n")]
-            continue
-        print(f"{name}: {len(networks)} experiments, every network builds")
-    if mistakes:
-        raise ScratchbookError("\n".join(mistakes))
+        size = project.datasets[notebook.dataset].size
+        networks, mistakes = survey_networks(specs, size, suits)
+        file = CONFIG / "notebooks" / f"{name}.yaml"
+        wrong += [f"{file}: {line}" for mistake in mistakes for line in mistake.split("\n")]
+        if not mistakes:
+            print(f"{name}: {len(networks)} experiments, every network builds")
+    if wrong:
+        raise ScratchbookError("\n".join(wrong))
 
 
 def _unbound(project: Project) -> Iterator[str]:
@@ -50,8 +50,7 @@ def _unbound(project: Project) -> Iterator[str]:
         file = CONFIG / "notebooks" / f"{name}.yaml"
         settings = settings_of([project.spec(name, one) for one in notebook.experiments])
         for position, result in enumerate(notebook.key_results):
-            typed = typed_numbers(result.text, settings)
-            if typed:
+            if typed := typed_numbers(result.text, settings):
                 line = line_of(file, ("key_results", position, "text"))
                 yield (
                     f"{file}:{line}: key_results[{position}].text: {', '.join(typed)} bound to no "

@@ -30,7 +30,8 @@ def chosen_project(names: list[str], smoke: bool = False) -> Project:
         ScratchbookError: something in it cannot be used.
     """
     written = read_yaml(CONFIG / "config.yaml") or {}
-    chosen = names or notebook_names(CONFIG / "notebooks")
-    if not isinstance(written, dict):
-        return load_project(written)
-    return load_project({**written, "notebooks": chosen} | ({"smoke": True} if smoke else {}))
+    if isinstance(written, dict):
+        written["notebooks"] = names or notebook_names(CONFIG / "notebooks")
+        if smoke:
+            written["smoke"] = True
+    return load_project(written)

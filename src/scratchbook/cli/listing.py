@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from statistics import fmean
 
+from scratchbook.console import aligned, cell
 from scratchbook.errors import ScratchbookError
 from scratchbook.results.errors import DamagedError, MissingError, readable
 from scratchbook.results.paths import RunFiles
@@ -13,16 +14,8 @@ from scratchbook.specs import Spec, declared_otherwise
 
 from .chosen import CONFIG, add_notebooks, chosen_project
 
-HEADER = (
-    "notebook",
-    "experiment",
-    "display id",
-    "total",
-    "trainable",
-    "recorded",
-    "recorded accuracy",
-    "reproduced",
-)
+HEADER = ("notebook", "experiment", "display id", "total", "trainable", "recorded",
+          "recorded accuracy", "reproduced")  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,29 +35,17 @@ def run(given: argparse.Namespace) -> None:
         networks, mistakes = survey_networks(specs, project.datasets[notebook.dataset].size)
         wrong += [f"{CONFIG / 'notebooks' / name}.yaml: {mistake}" for mistake in mistakes]
         for experiment, declared in notebook.experiments.items():
-            network = networks.get(experiment)
-            counts = network["parameters"] if network else None
+            network, recorded = networks.get(experiment), declared.recorded
             seeds = (project.results.run(name, experiment, seed) for seed in project.seeds(name))
             runs = [run for run in seeds if _is_of(specs[experiment], run)]
-            rows.append(
-                (
-                    name,
-                    experiment,
-                    network["id"] if network else "–",
-                    _count(counts and counts["total"]),
-                    _count(counts and counts["trainable"]),
-                    _count(declared.recorded.parameters),
-                    _share(declared.recorded.val_accuracy),
-                    _share(reproduced(runs, wrong)),
-                )
-            )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = [
-            cell.rjust(width) if position > 2 else cell.ljust(width)
-            for position, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        print("  ".join(cells).rstrip())
+            rows.append((
+                name, experiment, network["id"] if network else "–",
+                cell(network and network["parameters"]["total"], ","),
+                cell(network and network["parameters"]["trainable"], ","),
+                cell(recorded.parameters, ","), cell(recorded.val_accuracy, ".4f"),
+                cell(reproduced(runs, wrong), ".4f"),
+            ))  # fmt: skip
+    print("\n".join(aligned(rows, "<<<>>>>>")))
     if wrong:
         raise ScratchbookError("\n".join(wrong))
 
@@ -90,11 +71,3 @@ def _is_of(spec: Spec, run: RunFiles) -> bool:
     """Whether nothing says that the run was trained by another spec than is declared now."""
     record = readable(read_record, run)
     return record is None or not declared_otherwise(spec, record["spec"])
-
-
-def _count(number: int | None) -> str:
-    return "–" if number is None else f"{number:,}"
-
-
-def _share(accuracy: float | None) -> str:
-    return "–" if accuracy is None else f"{accuracy:.4f}"

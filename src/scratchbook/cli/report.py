@@ -34,17 +34,12 @@ def run(given: argparse.Namespace) -> None:
     missing = missing_runs(pages, project.results)
     if missing and not given.partial:
         more = len(missing) - TOLD
-        raise ScratchbookError(
-            "\n".join([*missing[:TOLD], *([f"and {more} more"] if more > 0 else [])])
-            + "\nrun `snakemake` to make what is missing, or add --partial to render what is there"
-        )
+        told = [*missing[:TOLD], f"and {more} more"] if more > 0 else missing
+        cure = "run `snakemake` to make what is missing, or add --partial to render what is there"
+        raise ScratchbookError("\n".join([*told, cure]))
     output = given.output or Path(f"{names[0]}.html" if len(names) == 1 else "notebooks.html")
     output.parent.mkdir(parents=True, exist_ok=True)
-    declared = [
-        CONFIG / "config.yaml",
-        CONFIG / "datasets.yaml",
-        *(CONFIG / "notebooks" / f"{name}.yaml" for name in names),
-    ]
+    declared = ["config.yaml", "datasets.yaml", *(f"notebooks/{name}.yaml" for name in names)]
     requirements = Path("requirements.txt")
     write_partial_page(
         pages,
@@ -52,7 +47,7 @@ def run(given: argparse.Namespace) -> None:
         Path("report"),
         output,
         project.command(),
-        config={str(file): file.read_text(encoding="utf-8") for file in declared},
-        requirements=requirements.read_text(encoding="utf-8") if requirements.exists() else "",
+        config={str(CONFIG / file): (CONFIG / file).read_text("utf-8") for file in declared},
+        requirements=requirements.read_text("utf-8") if requirements.exists() else "",
     )
     print(f"{output}: {output.stat().st_size / 1e6:.1f} MB; open it in a browser")

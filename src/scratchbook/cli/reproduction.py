@@ -15,12 +15,9 @@ RECORDS, PAGE = Path("records"), Path("docs/reproduction.md")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--results",
-        type=Path,
-        default=Path("results"),
-        metavar="FOLDER",
+        "--results", type=Path, default=Path("results"), metavar="FOLDER",
         help="whose runs' records are kept; results/ unless given",
-    )
+    )  # fmt: skip
 
 
 def run(given: argparse.Namespace) -> None:

@@ -13,10 +13,9 @@ from .chosen import add_smoke, chosen_project
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("notebook")
-    parser.add_argument(
-        "--experiments", type=_names, metavar="A,B", help="only these; all otherwise"
-    )
-    parser.add_argument("--seeds", type=_numbers, metavar="0,1", help="only these; all otherwise")
+    only = "only these; all otherwise"
+    parser.add_argument("--experiments", type=_names, metavar="A,B", help=only)
+    parser.add_argument("--seeds", type=_numbers, metavar="0,1", help=only)
     add_smoke(parser)
 
 
@@ -30,15 +29,13 @@ def run(given: argparse.Namespace) -> int:
             )
     from scratchbook.verification import verify_run
 
-    wrong = 0
+    wrong, pretrained = 0, Path(project.settings.data_dir)
     for experiment in given.experiments or known:
         for seed in given.seeds or project.seeds(given.notebook):
             run = project.results.run(given.notebook, experiment, seed)
             with tempfile.TemporaryDirectory(prefix="scratchbook-verify-") as scratch:
                 try:
-                    difference = verify_run(
-                        project.results, run, Path(scratch), Path(project.settings.data_dir)
-                    )
+                    difference = verify_run(project.results, run, Path(scratch), pretrained)
                     verdict = f"differs first in {difference}" if difference else "identical"
                 except ScratchbookError as error:
                     difference = verdict = f"not verified: {error}"
