@@ -32,7 +32,7 @@ _UNUSED = ("sklearn", "pandas", "matplotlib")  # by what is used of Keras
 def describe_hardware(threads: int, on_gpu: bool) -> Hardware:
     """CPU, cores, memory, the GPUs if one is used, and threads, for `run.json`."""
     return {
-        "cpu": _cpu_name(),
+        "cpu": _cpu_info("model name") or platform.processor() or platform.machine(),
         "cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
@@ -47,15 +47,18 @@ def resolve_precision(precision: str, on_gpu: bool) -> str:
     """`auto` as the precision that this hardware multiplies natively; others as they are."""
     if precision != "auto":
         return precision
-    native = _gpu_has_bf16() if on_gpu else bool(_BF16_FLAGS & _cpu_flags())
+    if on_gpu:
+        weakest = min((capability for _, capability in list_gpus()), default=0.0)
+        native = weakest >= _BF16_COMPUTE_CAPABILITY
+    else:
+        native = bool(_BF16_FLAGS & _cpu_flags())
     return "mixed_bfloat16" if native else "float32"
 
 
 def list_gpus() -> list[tuple[str, float]]:
     """(name, compute capability) of each NVIDIA GPU that this process may use, by nvidia-smi; of
     all where it does not know the ids, as those of MIG; [] where there is none."""
-    ids = gpu_ids()
-    if not ids:
+    if not (ids := gpu_ids()):
         return []
     what = "name,compute_cap"
     rows = (row.rsplit(",", 1) for row in _ask_nvidia_smi(what, ids) or _ask_nvidia_smi(what))
@@ -129,14 +132,14 @@ def _first_free(devices: list[str], folder: Path) -> tuple[str, FileLock] | None
     allocation = folder / os.environ.get("SLURM_JOB_ID", "")
     try:
         for each in dict.fromkeys([folder, allocation]):
-            _make_open_to_all(each)
+            with suppress(FileExistsError):  # what is there already stays as it is
+                each.mkdir(parents=True)
+                each.chmod(0o1777)  # for all users, whatever the umask
         for device in devices:
             lock = FileLock(allocation / f"gpu-{device.replace('/', '-')}.lock", mode=0o666)
-            try:
+            with suppress(Timeout):
                 lock.acquire(timeout=0)
-            except Timeout:
-                continue
-            return device, lock
+                return device, lock
     except OSError as error:
         raise ScratchbookError(
             f"no GPU can be leased: {error}; have the owner of {folder} remove it"
@@ -144,39 +147,17 @@ def _first_free(devices: list[str], folder: Path) -> tuple[str, FileLock] | None
     return None
 
 
-def _make_open_to_all(folder: Path) -> None:
-    """Makes a folder for all users, whatever the umask; what is there already stays as it is."""
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError:
-        return
-    folder.chmod(0o1777)
-
-
-def _gpu_has_bf16() -> bool:
-    gpus = list_gpus()
-    return bool(gpus) and min(capability for _, capability in gpus) >= _BF16_COMPUTE_CAPABILITY
-
-
-def _cpu_info() -> str:
-    try:
-        return Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return ""
-
-
 def _cpu_flags() -> set[str]:
-    for line in _cpu_info().splitlines():
-        if line.startswith(("flags", "Features")):
-            return set(line.partition(":")[2].split())
-    return set()
+    return set(_cpu_info("flags", "Features").split())
 
 
-def _cpu_name() -> str:
-    for line in _cpu_info().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+def _cpu_info(*names: str) -> str:
+    """What Linux says of the first core under one of these names; "" where it says nothing."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith(names):
+                return line.partition(":")[2].strip()
+    return ""
 
 
 def _memory_gb() -> float | None:
@@ -191,8 +172,7 @@ def keras_device(threads: int, gpu: bool, say: Callable[[str], None]) -> Iterato
     """Keras's backend set up for this process, with a GPU of its own if one may be used.
 
     Args:
-        threads: CPU threads for the backend's pools.
-        gpu: whether a GPU may be used.
+        threads, gpu: as `prepare_keras` takes them.
         say: takes a line for the log.
 
     Yields:

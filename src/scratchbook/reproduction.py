@@ -46,27 +46,21 @@ def collect_records(results: Results, trials: Iterable[Trial], records: Results)
         The folders that were written, in the order in which the experiments are declared.
     """
     written = []
-    for trial in trials:
-        for experiment in trial["experiments"]:
-            for run in results.runs(trial["name"], experiment["name"]):
-                if not all(file.is_file() for file in _needed(run)):
-                    continue
-                if "trouble" in read_metrics(run):
-                    continue
-                kept = records.run(trial["name"], experiment["name"], run.seed)
-                kept.folder.mkdir(parents=True, exist_ok=True)
-                copies = [*_needed(kept), kept.drift]
-                for file, copy in zip([*_needed(run), run.drift], copies, strict=True):
-                    copy.unlink(missing_ok=True)
-                    if file.is_file():
-                        shutil.copyfile(file, copy)
-                written.append(kept.folder)
+    names = [(trial["name"], one["name"]) for trial in trials for one in trial["experiments"]]
+    for notebook, experiment in names:
+        for run in results.runs(notebook, experiment):
+            needed = run.record, run.metrics, run.history  # what the page is made from
+            if not all(file.is_file() for file in needed) or "trouble" in read_metrics(run):
+                continue
+            kept = records.run(notebook, experiment, run.seed)
+            kept.folder.mkdir(parents=True, exist_ok=True)
+            copies = kept.record, kept.metrics, kept.history, kept.drift
+            for file, copy in zip((*needed, run.drift), copies, strict=True):
+                copy.unlink(missing_ok=True)
+                if file.is_file():
+                    shutil.copyfile(file, copy)
+            written.append(kept.folder)
     return written
-
-
-def _needed(run: RunFiles) -> list[Path]:
-    """What the page is made from. Nothing larger is kept; drift.csv is, where there is one."""
-    return [run.record, run.metrics, run.history]
 
 
 def reproduction_page(

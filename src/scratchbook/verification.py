@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from itertools import zip_longest
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -13,8 +15,8 @@ from scratchbook.errors import ScratchbookError
 from scratchbook.results.errors import MissingError
 from scratchbook.results.hdf5 import open_predictions
 from scratchbook.results.paths import Results, RunFiles
-from scratchbook.results.reading import read_history, read_record
-from scratchbook.results.records import History, RunRecord, WeightHashes
+from scratchbook.results.reading import read_epochs, read_record
+from scratchbook.results.records import Epoch, RunRecord
 
 STDERR = 2  # where the epochs of a repeated training are told; the verdicts go to stdout
 _NEVER_EQUAL = {"seconds"}  # of history.csv: how long an epoch took
@@ -54,7 +56,7 @@ def verify_run(results: Results, run: RunFiles, scratch: Path, pretrained: Path)
     if answer.returncode:
         said = answer.stderr.strip() or f"the training ended with code {answer.returncode}"
         raise ScratchbookError(f"it cannot be trained again: {said.splitlines()[-1]}")
-    repeated = Results(scratch).run(*_place(recorded))
+    repeated = Results(scratch).run(recorded["notebook"], recorded["experiment"], recorded["seed"])
     difference = first_difference(run, repeated)
     circumstances = changed_circumstances(recorded, read_record(repeated))
     if difference and circumstances:
@@ -64,11 +66,10 @@ def verify_run(results: Results, run: RunFiles, scratch: Path, pretrained: Path)
 
 def first_difference(kept: RunFiles, repeated: RunFiles) -> str:
     """Where two runs first differ: history, then weights, then predictions; or ""."""
-    weights = (read_record(run)["weights_sha256"] for run in (kept, repeated))
     return (
-        _history_difference(read_history(kept), read_history(repeated))
-        or _weights_difference(*weights)
-        or _predictions_difference(_predictions(kept), _predictions(repeated))
+        _history_difference(*map(read_epochs, (kept, repeated)))
+        or _weights_difference(*map(read_record, (kept, repeated)))
+        or _predictions_difference(*map(_predictions, (kept, repeated)))
     )
 
 
@@ -97,7 +98,7 @@ def repeat(results: Results, run: RunFiles, scratch: Results, pretrained: Path) 
     from scratchbook.hardware import describe_hardware, keras_device
 
     record = read_record(run)
-    (notebook, experiment, seed), spec = _place(record), record["spec"]
+    notebook, experiment, seed = record["notebook"], record["experiment"], record["seed"]
     threads, on_gpu = record["hardware"]["threads"], bool(record["hardware"]["gpus"])
     with keras_device(threads, on_gpu, print) as has_gpu:
         from scratchbook.results.prepared import Prepared
@@ -106,9 +107,9 @@ def repeat(results: Results, run: RunFiles, scratch: Results, pretrained: Path) 
 
         if has_gpu != on_gpu:
             raise ScratchbookError("it was trained on a GPU, and there is none here")
-        start = spec.get("initial_weights")
+        start = record["spec"].get("initial_weights")
         train_run(
-            Order(notebook, experiment, spec, seed, record["precision"], keep_epochs={}),
+            Order(notebook, experiment, record["spec"], seed, record["precision"], keep_epochs={}),
             Prepared(results.data(record["data"]["dataset"])),
             scratch.run(notebook, experiment, seed),
             scratch.state(notebook, experiment, seed),
@@ -120,16 +121,11 @@ def repeat(results: Results, run: RunFiles, scratch: Results, pretrained: Path) 
         )
 
 
-def _place(record: RunRecord) -> tuple[str, str, int]:
-    return record["notebook"], record["experiment"], record["seed"]
-
-
-def _history_difference(kept: History, repeated: History) -> str:
-    for epoch in range(1, max(len(kept), len(repeated)) + 1):
-        before, after = kept.at(epoch), repeated.at(epoch)
+def _history_difference(kept: list[Epoch], repeated: list[Epoch]) -> str:
+    for epoch, (before, after) in enumerate(zip_longest(kept, repeated), start=1):
         if before is None or after is None:
             return f"epoch {epoch}: {_only_in(before is None)}"
-        for column in dict.fromkeys([*after, *before]):
+        for column in after | before:
             then, now = (repr(row.get(column)) for row in (before, after))  # NaN equals NaN
             if column not in _NEVER_EQUAL and then != now:
                 return f"epoch {epoch}, {column}: {then}, now {now}"
@@ -140,11 +136,10 @@ def _only_in(repeated: bool) -> str:
     return f"only in the {'repeated run' if repeated else 'results'}"
 
 
-def _weights_difference(kept: WeightHashes, repeated: WeightHashes) -> str:
-    for name, before, after in (
-        ("best", kept["best"], repeated["best"]),
-        ("final", kept["final"], repeated["final"]),
-    ):
+def _weights_difference(kept: RunRecord, repeated: RunRecord) -> str:
+    name: Literal["best", "final"]
+    for name in ("best", "final"):
+        before, after = (record["weights_sha256"][name] for record in (kept, repeated))
         if before != after:
             return f"the {name} weights: sha256 {before[:12]}…, now {after[:12]}…"
     return ""
