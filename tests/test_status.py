@@ -183,7 +183,7 @@ def test_the_command_reads_what_real_runs_leave(project: Path) -> None:
     results.state("halves", "wide", 0).mkdir(parents=True)
     progress = results.progress("halves", "wide", 0)
     told = json.loads(progress.read_text())
-    assert (told["stage"], told["state"], told["total"]) == ("mapping", "done", 2)
+    assert (told["stage"], told["state"], told["total"]) == ("mapping", "done", 3)
     progress.write_text(json.dumps({**told, "stage": "training", "state": "running", "epoch": 2}))
     answer = scratchbook(project, "status", "halves")
     row = next(line for line in answer.stdout.splitlines() if " wide " in line)

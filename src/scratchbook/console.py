@@ -44,7 +44,7 @@ class Console:
         where the step takes long."""
         watched = self._terminal.isatty()
         now = time.monotonic()
-        if now - self._told >= _TOLD_SECONDS:
+        if done == total or now - self._told >= _TOLD_SECONDS:
             self._told = now
             self.tell(done=done, total=total)
         if done < total and now - self._shown < (_BAR_SECONDS if watched else _LINE_SECONDS):

@@ -22,4 +22,5 @@ with (
         pretrained=Path(snakemake.params.pretrained),
         initial_run=RunFiles(Path(initial[0]).parent) if initial else None,
         say=console.say,
+        on_epoch=console.progress,
     )

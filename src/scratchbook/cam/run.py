@@ -33,6 +33,7 @@ def map_run(
     pretrained: Path,
     initial_run: RunFiles | None,
     say: Callable[[str], None],
+    on_epoch: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Explains a notebook's images in every epoch that was asked for and kept, and in the weights
     that the run started from: drawn at random, pretrained, or another run's.
@@ -44,6 +45,7 @@ def map_run(
         pretrained: the folder of backbones' weights files.
         initial_run: the run that `initial_weights` names.
         say: takes a line for the log and the terminal.
+        on_epoch: takes (epochs done, epochs in all).
 
     Raises:
         ScratchbookError: no such layer, image or method; weights that cannot be loaded.
@@ -63,6 +65,7 @@ def map_run(
         rows,
         choices,
         seed,
+        on_epoch,
     )
     write_cam(run.cam, cam)
     say(f"Grad-CAM of {len(rows)} images in epochs {', '.join(map(str, wanted))}")
@@ -75,6 +78,7 @@ def explain_epochs(
     rows: np.ndarray,
     choices: Cam,
     seed: int = 0,
+    on_epoch: Callable[[int, int], None] = lambda done, total: None,
 ) -> CamMaps:
     """Explains images in every epoch.
 
@@ -89,6 +93,7 @@ def explain_epochs(
         choices: the notebook's `cam` section: `layer`, `method` and `target` (explain the image's
             `label`, or the class that is `predicted` in each epoch).
         seed: of the random head's weights.
+        on_epoch: takes (epochs done, epochs in all).
 
     Raises:
         ScratchbookError: no such layer or method, or weights that do not fit the network.
@@ -112,6 +117,7 @@ def explain_epochs(
         for head, weights in fresh:
             head.set_weights(weights)
         randomised.append(explain(images, wanted)[0])
+        on_epoch(len(found), len(epochs))
 
     return CamMaps(
         maps=np.stack(found), epochs=np.array(epochs), images=rows, labels=labels,

@@ -60,7 +60,7 @@ def reproduced(runs: list[RunFiles], wrong: list[str]) -> float | None:
         except MissingError:
             continue
         except DamagedError as error:
-            wrong.append(f"{error}; evaluate the run again")
+            wrong.append(str(error))
             continue
         if split := metrics["splits"].get(metrics["validation"]):
             measured.append(split["accuracy"]["value"])

@@ -2,7 +2,6 @@
 
 from .checks import (
     check_classes,
-    check_networks,
     check_recorded,
     count_parameters,
     display_id,
@@ -13,6 +12,6 @@ from .starting import start
 from .weights import load_checkpoint
 
 __all__ = [
-    "build", "check_classes", "check_networks", "check_recorded", "count_parameters", "display_id",
+    "build", "check_classes", "check_recorded", "count_parameters", "display_id",
     "layer_table", "load_checkpoint", "output_activation", "start", "survey_networks",
 ]  # fmt: skip

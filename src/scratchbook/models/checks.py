@@ -153,22 +153,6 @@ def survey_networks(
     return networks, mistakes
 
 
-def check_networks(
-    specs: Mapping[str, Spec],
-    size: Sequence[int],
-    suits: Callable[[keras.Model], object] | None = None,
-) -> dict[str, Network]:
-    """The networks of `survey_networks`, which says what the arguments are.
-
-    Raises:
-        ScratchbookError: there are mistakes; it has their lines.
-    """
-    networks, mistakes = survey_networks(specs, size, suits)
-    if mistakes:
-        raise ScratchbookError("\n".join(mistakes))
-    return networks
-
-
 def check_classes(model: keras.Model, classes: int) -> None:
     """Refuses a head that does not fit the data's classes; one (sigmoid) unit fits two."""
     units = model.output.shape[-1]

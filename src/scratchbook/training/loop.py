@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from scratchbook.console import duration
 from scratchbook.errors import ScratchbookError
 from scratchbook.results.files import try_room
 from scratchbook.results.hdf5 import HDF5_OVERHEAD
@@ -220,7 +221,7 @@ def tell(console: Listener, history: Sequence[Epoch], epochs: int, steps: int, r
         f"epoch {row['epoch']}/{epochs}  loss {row['loss']:.4f}  "
         f"accuracy {row['accuracy']:.3f}  val_loss {row['val_loss']:.4f}  "
         f"val_accuracy {row['val_accuracy']:.3f}  {rate:,.0f} images/s  "
-        f"{_duration(left)} left"
+        f"{duration(left)} left"
     )
     console.tell(
         epoch=row["epoch"], epochs=epochs, done=0, total=steps,
@@ -230,9 +231,3 @@ def tell(console: Listener, history: Sequence[Epoch], epochs: int, steps: int, r
         },
         images_per_second=rate, seconds_left=left, epoch_seconds=epoch_seconds,
     )  # fmt: skip
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
