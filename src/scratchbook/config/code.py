@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def code_of(script: Path, package: Path) -> list[Path]:
 def _imports(file: Path, package: Path) -> frozenset[str]:
     """Dotted names, within the package, that a file imports."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_bytes())):
+    for node in _statements(ast.parse(file.read_bytes()).body):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -51,6 +52,15 @@ def _imports(file: Path, package: Path) -> frozenset[str]:
     return frozenset(name.removeprefix(prefix) for name in names if name.startswith(prefix))
 
 
+def _statements(body: Iterable[ast.AST]) -> Iterator[ast.AST]:
+    """Those of a body and of the bodies inside it: a twelfth of all that `ast.walk` visits."""
+    for node in body:
+        yield node
+        for inside in ("body", "orelse", "finalbody", "handlers", "cases"):
+            yield from _statements(getattr(node, inside, ()))
+
+
+@cache
 def _files(name: str, package: Path) -> list[Path]:
     """The files that importing `scratchbook.{name}` runs: its packages' faces and itself."""
     parts = name.split(".")
