@@ -5,7 +5,6 @@ rule map_attention:
         checkpoints=RUN.checkpoints,
         pretrained=pretrained_files,
         initial=initial_run,
-        code=stage_code("map_attention.py"),
     output:
         RUN.cam,
     log:
@@ -20,6 +19,7 @@ rule map_attention:
         mem_mb=4000,
         runtime=60,
     params:
+        code=stage_code("map_attention.py"),
         choices=cam_choices,
         progress=str(RESULTS.progress(*WILDCARDS)),
         pretrained=pretrained_folder,
@@ -31,7 +31,6 @@ rule measure_drift:
     input:
         maps=RUN.cam,
         other_seeds=maps_of_other_seeds,
-        code=stage_code("measure_drift.py"),
     output:
         RUN.drift,
     log:
@@ -44,5 +43,7 @@ rule measure_drift:
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        code=stage_code("measure_drift.py"),
     script:
         "../workflow/scripts/measure_drift.py"

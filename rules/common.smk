@@ -19,7 +19,7 @@ os.environ.update(
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 from scratchbook import bucket
-from scratchbook.config.code import code_of
+from scratchbook.config.code import code_hash
 from scratchbook.errors import ScratchbookError
 from scratchbook.config.project import load_project
 from scratchbook.config.strict import NAME_PATTERN
@@ -54,13 +54,9 @@ KEEPING = contextlib.ExitStack()
 
 
 def stage_code(script):
-    """The package's files that a stage runs: editing one re-runs the stage."""
-    return [
-        of_checkout(path)
-        for path in code_of(
-            ROOT / "workflow/scripts" / script, ROOT / "src/scratchbook"
-        )
-    ]
+    """The sha256 of the package's files that a stage runs: editing one re-runs the stage. As a
+    param, since Snakemake looks at each input of each job again and again."""
+    return code_hash(ROOT / "workflow/scripts" / script, ROOT / "src/scratchbook")
 
 
 def reach_bucket():
@@ -88,8 +84,9 @@ def keep_records():
 def check_networks():
     """Builds every network before the first job, unless these very ones were built before."""
     trials = [PROJECT.trial(name) for name in PROJECT.notebooks]
-    code = [Path(file).read_bytes() for file in stage_code("train_run.py")]
-    key = hashlib.sha256(repr([trials, code]).encode()).hexdigest()
+    key = hashlib.sha256(
+        repr([trials, stage_code("train_run.py")]).encode()
+    ).hexdigest()
     stamp = RESULTS.networks_checked
     if stamp.is_file() and stamp.read_text() == key:
         return

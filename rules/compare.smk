@@ -1,7 +1,6 @@
 rule compare_experiments:
     input:
         runs=evaluated_runs,
-        code=stage_code("compare_experiments.py"),
     output:
         experiments=report(
             NOTEBOOK.compare,
@@ -21,6 +20,7 @@ rule compare_experiments:
         mem_mb=2000,
         runtime=30,
     params:
+        code=stage_code("compare_experiments.py"),
         page=trial_of,
         results=subpath(output.experiments, ancestor=2),
     script:

@@ -1,7 +1,4 @@
 rule prepare_dataset:
-    input:
-        # The source's files are here and, unless disks are shared, nowhere else.
-        code=[local(file) for file in stage_code("prepare_dataset.py")],
     output:
         RESULTS.data("{dataset}"),
     log:
@@ -15,6 +12,7 @@ rule prepare_dataset:
         mem_mb=2000,
         runtime=60,
     params:
+        code=stage_code("prepare_dataset.py"),
         spec=lambda wildcards: PROJECT.datasets[wildcards.dataset].model_dump(),
         source=dataset_source,
         data_dir=PROJECT.settings.data_dir,

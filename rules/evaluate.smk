@@ -1,7 +1,6 @@
 rule evaluate_run:
     input:
         predictions=RUN.predictions,
-        code=stage_code("evaluate_run.py"),
     output:
         RUN.metrics,
     log:
@@ -14,5 +13,7 @@ rule evaluate_run:
     resources:
         mem_mb=2000,
         runtime=10,
+    params:
+        code=stage_code("evaluate_run.py"),
     script:
         "../workflow/scripts/evaluate_run.py"

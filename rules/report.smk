@@ -8,7 +8,6 @@ rule write_notebook:
         maps=mapped_runs,
         data=dataset_of,
         catalogs=catalogs(),
-        code=stage_code("write_notebook.py"),
     output:
         notebook=report(
             NOTEBOOK.page,
@@ -26,6 +25,7 @@ rule write_notebook:
         mem_mb=2000,
         runtime=30,
     params:
+        code=stage_code("write_notebook.py"),
         page=page_of,
         results=subpath(output.notebook, ancestor=2),
     script:
@@ -42,7 +42,6 @@ rule write_report:
         catalogs=catalogs(),
         config=config_files(),
         requirements=of_checkout(ROOT / "requirements.txt"),
-        code=stage_code("write_report.py"),
     output:
         report(REPORT, caption="../report/captions/page.rst"),
     log:
@@ -56,6 +55,7 @@ rule write_report:
         mem_mb=2000,
         runtime=30,
     params:
+        code=stage_code("write_report.py"),
         pages=all_pages,
         results=lambda wildcards, input: str(Path(input.notebooks[0]).parents[1]),
         templates=lambda wildcards, input: str(Path(input.templates[0]).parent),
@@ -74,7 +74,6 @@ rule describe_results:
         config=config_files(),
         snakefile=of_checkout(ROOT / "Snakefile"),
         trainer=of_checkout(ROOT / "workflow/scripts/train_run.py"),
-        code=stage_code("describe_results.py"),
     output:
         CRATE,
     log:
@@ -88,6 +87,7 @@ rule describe_results:
         mem_mb=2000,
         runtime=10,
     params:
+        code=stage_code("describe_results.py"),
         pages=all_pages,
         results=lambda wildcards, input: str(Path(input.notebooks[0]).parents[1]),
         licence=licence_file(),

@@ -3,7 +3,6 @@ rule train_run:
         data=dataset_of,
         pretrained=pretrained_files,
         initial=initial_run,
-        code=stage_code("train_run.py"),
     output:
         history=RUN.history,
         checkpoints=directory(RUN.checkpoints),
@@ -21,6 +20,7 @@ rule train_run:
         mem_mb=6000,
         runtime=720,
     params:
+        code=stage_code("train_run.py"),
         spec=run_spec,
         keep_epochs=kept_epochs,
         precision=PROJECT.settings.precision,

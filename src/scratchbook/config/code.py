@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -31,6 +32,19 @@ def code_of(script: Path, package: Path) -> list[Path]:
                     found.add(module)
                     waiting.append(module)
     return sorted(found)
+
+
+def code_hash(script: Path, package: Path) -> str:
+    """The sha256 over those modules: their places in the package, and what is written in them."""
+    digest = hashlib.sha256()
+    for file in code_of(script, package):
+        digest.update(f"{file.relative_to(package)} {_hash(file)}\n".encode())
+    return digest.hexdigest()
+
+
+@cache
+def _hash(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 @cache  # the rules of a workflow share most files, and each start of a job asks for all of them
