@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,7 +33,7 @@ from scratchbook.comparison.statistics import (
     seed_spreads,
     summarise,
 )
-from scratchbook.comparison.verdict import COVERS_BOTH, COVERS_IMAGES, pair_verdict
+from scratchbook.comparison.verdict import COVERS_BOTH, COVERS_IMAGES, Pair, pair_verdict
 from scratchbook.errors import ScratchbookError
 from scratchbook.evaluation import LEVEL
 from scratchbook.figures import COMPARED, PREFIXES, fields
@@ -52,32 +52,6 @@ COLUMNS = [
 ]  # fmt: skip
 Row = dict[str, Any]
 """A row of compare.csv: the value of each of `COLUMNS`."""
-
-
-class Pair(TypedDict):
-    """A row of comparisons.csv, in the order of its columns."""
-
-    first: str
-    second: str
-    split: str
-    images: int
-    first_seeds: int
-    second_seeds: int
-    first_accuracy: float
-    second_accuracy: float
-    difference: float
-    low: float
-    high: float
-    covers: str
-    only_first: float
-    only_second: float
-    mcnemar_p: float
-    p: float
-    p_holm: float  # adjusted for all pairs
-    detectable: float  # the smallest difference that these images and seeds would show
-    images_needed: float  # to show the difference; inf: only more seeds would
-    better: str
-    verdict: str
 
 
 PAIR_COLUMNS = list(Pair.__annotations__)
@@ -242,14 +216,14 @@ def _pairs(
         couples = [(baseline, name) for name in usable if name != baseline]
     else:
         couples = []
-    rows = []
+    pairs: list[Pair] = []
     for position, (first, second) in enumerate(couples):
         a, b = answers[first], answers[second]
         found = difference(a, b)
         rng = np.random.default_rng([seed, position])
         low, high = bca_interval(found, rng, resamples, level)
         exact = mcnemar(a, b)
-        rows.append({
+        pairs.append({
             "first": first, "second": second, "split": split, "images": found.images,
             "first_seeds": a.seeds, "second_seeds": b.seeds,
             "first_accuracy": a.accuracy, "second_accuracy": b.accuracy,
@@ -258,17 +232,16 @@ def _pairs(
             "only_first": float((found.counts * np.maximum(-found.values, 0)).sum()),
             "only_second": float((found.counts * np.maximum(found.values, 0)).sum()),
             "mcnemar_p": exact, "p": difference_p(found) if found.seeds_known else exact,
-            "detectable": detectable(found, level),
+            "p_holm": np.nan, "detectable": detectable(found, level),
             "images_needed": images_needed(found, level) if found.value else np.nan,
+            "better": "", "verdict": "",
         })  # fmt: skip
-    table = pd.DataFrame(rows, columns=PAIR_COLUMNS)
-    table["p_holm"] = holm(table["p"].to_numpy(dtype=float))
-    clear = (table["low"] > 0) | (table["high"] < 0)
-    wins = clear & (table["p_holm"] < round(1 - level, 9))
-    winner = table["second"].where(table["difference"] > 0, table["first"])
-    table["better"] = winner.where(wins, "")
-    table["verdict"] = [pair_verdict(row, len(table), level) for row in table.to_dict("records")]
-    return table
+    for pair, adjusted in zip(pairs, holm(np.array([pair["p"] for pair in pairs])), strict=True):
+        pair["p_holm"] = adjusted
+        if (pair["low"] > 0 or pair["high"] < 0) and adjusted < round(1 - level, 9):
+            pair["better"] = pair["second"] if pair["difference"] > 0 else pair["first"]
+        pair["verdict"] = pair_verdict(pair, len(pairs), level)
+    return pd.DataFrame(pairs, columns=PAIR_COLUMNS)
 
 
 def _add_baseline(rows: pd.DataFrame, pairs: pd.DataFrame, baseline: str | None) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from typing import TypedDict
 
 from scratchbook.evaluation import LEVEL
 from scratchbook.language import mark, tr
@@ -13,15 +12,41 @@ COVERS_BOTH = mark("images and seeds")
 COVERS_IMAGES = mark("images (one seed)")
 
 
-def pair_verdict(pair: Mapping[Any, Any], comparisons: int, level: float = LEVEL) -> str:
+class Pair(TypedDict):
+    """A row of comparisons.csv, in the order of its columns."""
+
+    first: str
+    second: str
+    split: str
+    images: int
+    first_seeds: int
+    second_seeds: int
+    first_accuracy: float
+    second_accuracy: float
+    difference: float
+    low: float
+    high: float
+    covers: str
+    only_first: float
+    only_second: float
+    mcnemar_p: float
+    p: float
+    p_holm: float  # adjusted for all pairs
+    detectable: float  # the smallest difference that these images and seeds would show
+    images_needed: float  # to show the difference; inf: only more seeds would
+    better: str
+    verdict: str
+
+
+def pair_verdict(pair: Pair, comparisons: int, level: float = LEVEL) -> str:
     """The verdict on `second` against `first`, a row of comparisons.csv among `comparisons`.
 
     A difference is claimed where both the interval and the adjusted p-value leave out zero.
     """
     first, second, images, needed = (
-        pair[key] for key in ("first", "second", "images", "images_needed")
-    )
-    difference, low, high = (pair[key] for key in ("difference", "low", "high"))
+        pair["first"], pair["second"], pair["images"], pair["images_needed"],
+    )  # fmt: skip
+    difference, low, high = pair["difference"], pair["low"], pair["high"]
     if not math.isfinite(difference):
         return tr(
             "{first} and {second} cannot be compared: one of them has no result",

@@ -8,14 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
 from scratchbook.comparison import Claim, Comparison, resolve_claim
-from scratchbook.comparison.tables import COLUMNS, PAIR_COLUMNS, Pair, Row
-from scratchbook.comparison.verdict import pair_verdict
+from scratchbook.comparison.tables import COLUMNS, PAIR_COLUMNS, Row
+from scratchbook.comparison.verdict import Pair, pair_verdict
 from scratchbook.config.claims import settings_of
 from scratchbook.diagnoses import Finding, diagnose
 from scratchbook.errors import ScratchbookError
@@ -159,7 +159,8 @@ def load_notebook(page: Page, results: Results, tables: Results | None = None) -
     rows = _table(compared.compare, COLUMNS, problems)
     pairs = _table(compared.comparisons, PAIR_COLUMNS, problems)
     # Said anew from the figures: the table's own sentences are English.
-    pairs["verdict"] = [pair_verdict(pair, len(pairs)) for pair in pairs.to_dict("records")]
+    told = cast(list[Pair], pairs.to_dict("records"))
+    pairs["verdict"] = [pair_verdict(pair, len(pairs)) for pair in told]
     told: list[Row] = _records(rows)
     by_name = {row["experiment"]: row for row in told}
     experiments = [
