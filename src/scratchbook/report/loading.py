@@ -159,8 +159,8 @@ def load_notebook(page: Page, results: Results, tables: Results | None = None) -
     rows = _table(compared.compare, COLUMNS, problems)
     pairs = _table(compared.comparisons, PAIR_COLUMNS, problems)
     # Said anew from the figures: the table's own sentences are English.
-    told = cast(list[Pair], pairs.to_dict("records"))
-    pairs["verdict"] = [pair_verdict(pair, len(pairs)) for pair in told]
+    compared_pairs = cast(list[Pair], pairs.to_dict("records"))
+    pairs["verdict"] = [pair_verdict(pair, len(pairs)) for pair in compared_pairs]
     told: list[Row] = _records(rows)
     by_name = {row["experiment"]: row for row in told}
     experiments = [
