@@ -1,5 +1,5 @@
-"""Read the texts under results/: a file in, its typed record out. NumPy and pandas are imported
-where they are needed, since `scratchbook status` is not to wait for them.
+"""Read the texts under results/: a file in, its typed record out; and write history.csv. NumPy and
+pandas are imported where they are needed, since `scratchbook status` is not to wait for them.
 
 A reader raises `MissingError` or `DamagedError`; who can do without calls it through `readable`.
 """
