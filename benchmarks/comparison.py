@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 REPOSITORY = Path(__file__).parent.parent
 sys.path.insert(0, str(REPOSITORY / "tests"))
@@ -27,15 +28,14 @@ SEEDS = (0, 1, 2)
 MADE = 10
 
 
-def make_tree(results: Path, experiments: int) -> dict:
+def make_tree(results: Path, experiments: int) -> dict[str, Any]:
     """A page of so many experiments, and their files."""
     names = tuple(f"t{i:03}" for i in range(experiments))
     page = make_page(experiments=names, seeds=SEEDS)
     few = page | {"experiments": page["experiments"][:MADE]}
-    make_results(results, few, counts={"train": 50, "validation": 50, "test": 10_000})
+    made = make_results(results, few, counts={"train": 50, "validation": 50, "test": 10_000})
     for i, one in enumerate(page["experiments"][MADE:]):
-        source = results / "shapes" / names[i % MADE]
-        copy_experiment(source, results / "shapes" / one["name"], one["spec"])
+        copy_experiment(made / names[i % MADE], made / one["name"], one["spec"])
     return page
 
 

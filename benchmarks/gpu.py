@@ -125,9 +125,10 @@ class OnDevice:
         """Of the rows' images, in inference mode."""
         import numpy as np
 
+        from scratchbook.training.loop import in_batches
+
         right = 0
-        for start in range(0, len(rows), batch_size):
-            batch = rows[start : start + batch_size]
+        for batch in in_batches(rows, batch_size):
             logits = np.asarray(self._predict(state, self.images, batch))
             right += int((logits.argmax(1) == np.asarray(self.labels)[batch]).sum())
         return right / len(rows)
@@ -139,27 +140,25 @@ def measure(
 ) -> None:  # fmt: skip
     """Trains one network and prints its row."""
     import numpy as np
-    from scratchbook.training.batches import epoch_order
-    from scratchbook.training.fit import FLIPPED_AXES, seed_epoch
 
     from scratchbook import models
     from scratchbook.config.project import load_notebook, load_project
     from scratchbook.data.prepare import prepare
-    from scratchbook.data.rows import sample_rows, split_rows
+    from scratchbook.data.rows import run_rows, sample_rows
     from scratchbook.hardware import resolve_precision
     from scratchbook.results.prepared import Prepared
+    from scratchbook.training.loop import FLIPPED_AXES, epoch_order, seed_epoch
     from scratchbook.training.losses import loss_function
     from scratchbook.training.optimizers import make_optimizer, scheduled_rate
 
     spec = load_notebook(notebook, REPOSITORY / "config/notebooks").spec(experiment)
     total = epochs or spec["epochs"]
-    project = load_project({"notebooks": [notebook]}, REPOSITORY)
-    declared = project.datasets[spec["dataset"]].model_dump(mode="json")
+    dataset = load_project({"notebooks": [notebook]}, REPOSITORY).datasets[spec["dataset"]]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "prepared.h5"
-        prepare(spec["dataset"], declared, data, path, say=lambda line: None)
+        prepare(spec["dataset"], dataset, data, path, say=lambda line: None)
         prepared = Prepared(path)
-        rows = split_rows(prepared, spec["validation"])
+        rows = run_rows(spec | {"train_samples": None}, prepared, seed=0)
         pixels, labels = np.asarray(prepared.images), np.asarray(prepared.labels)
     train, validation = (
         sample_rows(labels, rows[split], min(images or len(labels), len(rows[split])), seed=0)

@@ -30,6 +30,7 @@ sys.path.insert(0, str(REPOSITORY / "tests"))
 from projects import make_project  # noqa: E402 (found through the line above)
 from result_trees import copy_experiment, make_results  # noqa: E402
 from scratchbook.config.project import load_project  # noqa: E402
+from scratchbook.results.paths import Results  # noqa: E402
 
 EXPERIMENTS, SEEDS, MADE = 50, 2, 10
 LAYERS = """
@@ -99,16 +100,17 @@ def measure(folder: Path, *command: str, until: str | None = None) -> Cost:
 
 def make_files(folder: Path) -> None:
     """Results for every run of a project: a few experiments made, linked under the other names."""
-    project, results = load_project(folder=folder), folder / "results"
+    project, results = load_project(folder=folder), Results(folder / "results")
     first, *others = project.notebooks
     page = project.page(first)
     few = page | {"experiments": page["experiments"][:MADE]}
-    make_results(results, few, counts={"train": 50, "validation": 50, "test": 1000})
+    counts = {"train": 50, "validation": 50, "test": 1000}
+    made = make_results(results.folder, few, counts=counts)
     for i, experiment in enumerate(page["experiments"]):
-        source = results / first / page["experiments"][i % MADE]["name"]
-        copy_experiment(source, results / first / experiment["name"], experiment["spec"])
+        source = made / page["experiments"][i % MADE]["name"]
+        copy_experiment(source, made / experiment["name"], experiment["spec"])
     for other in others:
-        shutil.copytree(results / first, results / other, copy_function=os.link)
+        shutil.copytree(made, results.notebook(other).folder, copy_function=os.link)
 
 
 WRITE_PAGE = """
@@ -126,7 +128,8 @@ def measure_set(folder: Path) -> Iterator[tuple[str, Cost, str]]:
     first, *others = load_project(folder=folder).notebooks
     snakemake = ("-m", "snakemake", "--cores", "2", "--resources", "gpu=0")
     yield "dry-run", measure(folder, *snakemake, "--dry-run", "-q"), ""
-    data = folder / "results/data/shapes.h5"
+    results = Results(folder / "results")
+    data = results.data("shapes")
     data.parent.mkdir(parents=True)
     data.touch()
     job = f"train_run:notebook={first},experiment=e1,seed=0"
@@ -139,9 +142,9 @@ def measure_set(folder: Path) -> Iterator[tuple[str, Cost, str]]:
     make_files(folder)
     cost = measure(folder, "-m", "scratchbook.cli", "report", first, "--output", "one.html")
     yield "one notebook: compare, draw, page", cost, size_of(folder / "one.html")
-    made = folder / "results/partial"
+    made = results.partial.notebook
     for other in others:
-        shutil.copytree(made / first, made / other, copy_function=os.link)
+        shutil.copytree(made(first).folder, made(other).folder, copy_function=os.link)
     yield "page of all notebooks", measure(folder, "-c", WRITE_PAGE), size_of(folder / "all.html")
     if not others:
         yield "evaluate all, compare, draw, page", *finish(folder, first, snakemake)
@@ -151,14 +154,15 @@ def finish(folder: Path, notebook: str, snakemake: tuple[str, ...]) -> tuple[Cos
     """From finished trainings to the page. Without Grad-CAM, which is arithmetic: see cam.py."""
     declared = folder / f"config/notebooks/{notebook}.yaml"
     declared.write_text(f"cam: null\n{declared.read_text()}")
-    runs = list((folder / "results" / notebook).glob("*/seed*"))
+    runs = Results(folder / "results").runs(notebook)
     for run in runs:
-        (run / "metrics.json").unlink()
-        (run / "checkpoints").mkdir()
+        run.metrics.unlink()
+        run.checkpoints.mkdir()
     finishing = (*snakemake, "--nolock", "--rerun-triggers", "mtime", "--")
-    evaluated = runs[0].relative_to(folder) / "metrics.json"
-    measure(folder, *finishing, str(evaluated))  # as after a training, the networks are checked
-    (folder / evaluated).unlink()
+    evaluated = runs[0].metrics
+    # As after a training, the networks are checked.
+    measure(folder, *finishing, str(evaluated.relative_to(folder)))
+    evaluated.unlink()
     return measure(folder, *finishing, "report.html"), size_of(folder / "report.html")
 
 

@@ -30,7 +30,7 @@ import numpy as np
 from PIL import Image
 from training_ways import VALIDATION
 
-from scratchbook.config.datasets import FolderSource
+from scratchbook.config.datasets import FolderSource, Split
 from scratchbook.config.project import load_notebook, load_project
 from scratchbook.data.prepare import prepare
 from scratchbook.hardware import describe_hardware
@@ -296,9 +296,9 @@ def make_task(folder: Path, name: str, case: Case) -> dict[str, Any]:
         make_photos(folder / "photos", case.epoch + case.validated)
         dataset = load_project({"notebooks": [case.notebook]}, REPOSITORY).datasets["dogs3"]
         source = FolderSource(kind="folder", path=str(folder / "photos"))
-        declared = dataset.model_copy(update={"sources": [source]}).model_dump(mode="json")
-        declared["split"] |= {"validation": VALIDATION, "test": 0.01}
-        prepare("photos", declared, folder, Path(task["prepared"]), say=lambda line: None)
+        split = Split(validation=VALIDATION, test=0.01, seed=dataset.split.seed)
+        changed = dataset.model_copy(update={"sources": [source], "split": split})
+        prepare("photos", changed, folder, Path(task["prepared"]), say=lambda line: None)
     else:
         make_prepared(Path(task["prepared"]), case)
     return task
