@@ -71,8 +71,8 @@ def scratchbook_run(task: dict[str, Any], pace: Pace) -> None:
         def say(self, line: str) -> None:
             if line.startswith("epoch "):
                 seconds, TimedReads.seconds = TimedReads.seconds, 0.0
-                versions = f"tensorflow {metadata.version('tensorflow-cpu')}, {precision}"
-                pace.epoch_done(images=images, input_seconds=seconds, version=versions)
+                version = f"tensorflow {metadata.version('tensorflow-cpu')}, {precision}"
+                pace.epoch_done(images=images, input_seconds=seconds, version=version)
 
     spec = task["spec"] | {"train_samples": images, "epochs": 10_000}
     train_run(
