@@ -58,7 +58,7 @@ def scratchbook_run(task: dict[str, Any], pace: Pace) -> None:
     on_gpu = prepare_keras(CORES, gpu=False)
     from scratchbook.results.paths import RunFiles
     from scratchbook.results.prepared import Prepared
-    from scratchbook.training.order import Order, Quiet
+    from scratchbook.training.order import Order, Printer
     from scratchbook.training.run import train_run
 
     folder = Path(task["folder"]) / "run"
@@ -67,7 +67,7 @@ def scratchbook_run(task: dict[str, Any], pace: Pace) -> None:
     images = min(task["images"], prepared.counts["train"])
     precision = resolve_precision(task.get("precision", "auto"), on_gpu)
 
-    class Paced(Quiet):
+    class Paced(Printer):
         def say(self, line: str) -> None:
             if line.startswith("epoch "):
                 seconds, TimedReads.seconds = TimedReads.seconds, 0.0

@@ -25,6 +25,7 @@ from scratchbook.config.project import load_project
 from scratchbook.config.strict import NAME_PATTERN
 from scratchbook.data.location import fingerprint
 from scratchbook.models.weights import weights_files
+from scratchbook.results.files import write_text
 from scratchbook.results.paths import Results
 from snakemake.exceptions import WorkflowError
 
@@ -95,8 +96,7 @@ def check_networks():
     if answer.returncode:
         raise WorkflowError(answer.stderr.strip())
     try:
-        stamp.parent.mkdir(parents=True, exist_ok=True)
-        stamp.write_text(key)
+        write_text(stamp, key)
     except OSError as error:
         raise WorkflowError(f"cannot write under {stamp.parent}: {error.strerror}")
 
@@ -104,7 +104,7 @@ def check_networks():
 def write_partial_page():
     """Shows what is there when some runs failed; the workflow's exit code stays an error."""
     results = Results(Path(in_bucket(str(RESULTS.folder))))
-    if not any(run.record.exists() for run in results.runs("*", "*")):
+    if not any(run.record.exists() for run in results.runs()):
         return
     from scratchbook.report import partial
 

@@ -13,7 +13,9 @@ rule prepare_dataset:
         runtime=60,
     params:
         code=stage_code("prepare_dataset.py"),
-        spec=lambda wildcards: PROJECT.datasets[wildcards.dataset].model_dump(),
+        spec=lambda wildcards: PROJECT.datasets[wildcards.dataset].model_dump(
+            mode="json"
+        ),
         source=dataset_source,
         data_dir=PROJECT.settings.data_dir,
         limit=PROJECT.image_limit,

@@ -87,7 +87,7 @@ def in_bucket(path):
     Uses `workflow.modifier.path_modifier.apply_default_storage`. Missing: the path itself; of
     results in a bucket there is then no partial page and no drawing of the rules.
     """
-    with suppress(AttributeError):
+    with suppress(*CHANGED):
         return workflow.modifier.path_modifier.apply_default_storage(path)
     return path
 

@@ -20,6 +20,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from scratchbook.results.paths import StateFiles
+
 VARIABLE = "SCRATCHBOOK_BUCKET"  # of the environment, in which jobs are told of the bucket
 SHARE = 20  # at most one of so many seconds goes to copying
 PAUSE = 1.0  # seconds between two looks, at least
@@ -110,7 +112,8 @@ def kept_state(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
         nonlocal copied
         if (newest := _newest(folder)) not in (None, copied):
             # Of the newest epoch all is there; of the one that is being trained parts may be.
-            files = [folder / "key.json", *_epochs(folder), *folder.glob("checkpoints/*.h5")]
+            state = StateFiles(folder)
+            files = [state.key, *state.epochs(), *state.kept().values()]
             bucket.put(name, folder, files)
             copied = newest
 
@@ -202,13 +205,9 @@ def _is_older(file: Path, member: tarfile.TarInfo) -> bool:
     return not file.exists() or file.stat().st_mtime < member.mtime
 
 
-def _epochs(folder: Path) -> list[Path]:
-    return sorted(folder.glob("epoch-*.npz"))
-
-
 def _newest(folder: Path) -> tuple[str, float] | None:
     """The newest epoch's file and when it was written."""
-    for file in reversed(_epochs(folder)):
+    for file in StateFiles(folder).epochs():
         return file.name, file.stat().st_mtime
     return None
 
@@ -216,12 +215,12 @@ def _newest(folder: Path) -> tuple[str, float] | None:
 def _take_newer(archive: tarfile.TarFile, folder: Path) -> bool:
     """Puts a state in the place of a folder's, where that is older or there is none."""
     here = _newest(folder)
-    if here and max(m.mtime for m in archive if m.name.startswith("epoch-")) <= here[1]:
+    if here and max(m.mtime for m in archive if m.name.endswith(".npz")) <= here[1]:
         return False
     for found in folder.glob("*"):
         if found.is_dir():
             shutil.rmtree(found)
-        elif found.name != "lock":
+        elif found != StateFiles(folder).lock:
             found.unlink()
     folder.mkdir(parents=True, exist_ok=True)
     archive.extractall(folder, filter="data")

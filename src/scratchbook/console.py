@@ -9,11 +9,10 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TextIO, Unpack
 
 from scratchbook.errors import ScratchbookError
-from scratchbook.results.progress import Progress, ProgressFile, Stage
+from scratchbook.results.progress import Progress, ProgressFile
 
 _BAR_WIDTH = 30
 _BAR_SECONDS = 0.2
@@ -24,13 +23,14 @@ _TOLD_SECONDS = 1.0
 class Console:
     """The job's voice on the terminal: lines under the job's name, and a bar on a real terminal."""
 
-    def __init__(self, terminal: TextIO, name: str, file: ProgressFile) -> None:
+    def __init__(self, terminal: TextIO, name: str, file: ProgressFile | None) -> None:
         self._terminal, self._name, self._file = terminal, name, file
         self._shown = self._told = time.monotonic()
 
     def tell(self, **told: Unpack[Progress]) -> None:
-        """Puts how far the job is into its progress file."""
-        self._file.tell(Progress(**told))
+        """Puts how far the job is into its progress file, where it has one."""
+        if self._file is not None:
+            self._file.tell(Progress(**told))
 
     def say(self, line: str) -> None:
         """A line for the log and the terminal."""
@@ -78,9 +78,7 @@ def aligned(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
 
 
 @contextmanager
-def job_log(
-    path: str, name: str, stage: Stage = "training", progress: str | None = None
-) -> Iterator[Console]:
+def job_log(path: str, name: str, progress: ProgressFile | None = None) -> Iterator[Console]:
     """Sends all output of this process to a log file, except what the console says.
 
     Libraries that print from C++ are caught too. A ScratchbookError ends the process with exit
@@ -90,7 +88,6 @@ def job_log(
     Args:
         path: the log file.
         name: what to call the job on the terminal.
-        stage: what it does, for `progress`.
         progress: its progress file, where it has one.
     """
     terminal = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace")
@@ -99,8 +96,7 @@ def job_log(
     sys.stderr.flush()
     os.dup2(log, 1)
     os.dup2(log, 2)
-    file = ProgressFile(Path(progress) if progress else None, stage)
-    console = Console(terminal, name, file)
+    console = Console(terminal, name, progress)
     console.tell(state="running")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -18,11 +18,11 @@ from scratchbook.comparison.tables import Comparison
 from scratchbook.comparison.verdict import COVERS_BOTH
 from scratchbook.config.diagnoses import DIAGNOSES, Diagnosis, Scope, Thresholds
 from scratchbook.language import tr
-from scratchbook.results.errors import MissingError, readable
+from scratchbook.results.errors import MissingError
 from scratchbook.results.paths import Results, RunFiles
-from scratchbook.results.reading import read_history, read_metrics, read_record
+from scratchbook.results.reading import is_outdated, read_history, read_metrics
 from scratchbook.results.records import History, Metrics, SplitMetrics
-from scratchbook.specs import Page, Recorded, Spec, declared_otherwise
+from scratchbook.specs import Page, Recorded, Spec
 
 T = TypeVar("T")
 Rule = TypeVar("Rule", bound=Callable[..., "Shown | None"])
@@ -158,7 +158,7 @@ def diagnose(
         by_seed = {
             seed: diagnose_run(name, run, limits)
             for seed in page["seeds"]
-            if not _is_outdated(run := results.run(page["name"], name, seed), spec)
+            if not is_outdated(run := results.run(page["name"], name, seed), spec)
         }
         measured = _merged(by_seed)
         recorded = diagnose_recorded(
@@ -384,7 +384,7 @@ def seed_noise(experiment: ExperimentSeen, limits: Thresholds) -> Shown | None:
     row = rows.get(experiment.name)
     if row is None:
         return None
-    parent = rows.get(row["parent"] if row["parent"] in rows else comparison.baseline or "")
+    parent = rows.get(row["parent"] if row["parent"] in rows else comparison.baseline)
     if parent is None or parent is row:
         return None
     spreads = [_deviation(one[f"{comparison.metric}_values"]) for one in (row, parent)]
@@ -410,11 +410,6 @@ def _look(scope: Scope, experiment: str, seen: object, limits: Thresholds) -> li
         for code, one in DIAGNOSES.items()
         if one.scope == scope and (shown := RULES[code](seen, limits))
     ]
-
-
-def _is_outdated(run: RunFiles, spec: Spec) -> bool:
-    record = readable(read_record, run)
-    return record is not None and bool(declared_otherwise(spec, record["spec"]))
 
 
 def _if_there(read: Callable[[RunFiles], T], run: RunFiles) -> T | None:

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Literal
 from scratchbook.language import mark
 
 if TYPE_CHECKING:
-    from scratchbook.results.records import History, Metrics, RunRecord, SplitMetrics
+    from scratchbook.results.records import History, Metrics, Proportion, RunRecord, SplitMetrics
 
 Table = Literal["page", "seeds", "notebook", "export"]
 """`page` and `notebook` compare experiments in report.html and notebook.md; `seeds` is the page's
 table of one experiment's runs; `export` is compare.md and compare.tex."""
+Group = Literal["size", "course", "accuracy", "gap", "loss", "cost", "more"]
+"""Those of a group stand together, in tables and in compare.csv."""
 TABLES: tuple[Table, ...] = ("page", "seeds", "notebook", "export")
 PREFIXES = {"train": "train", "val": "validation", "test": "test"}
 """How a figure's name begins that is measured on a split; `val_` is of the split on which the best
@@ -79,16 +81,22 @@ class Figure:
     seed's, where all are alike."""
     higher_is_better: bool | None = None
     """None for what is neither."""
-    interval: bool = False
-    """A share of images: compare.csv holds its 95 % interval, and each seed's value."""
+    proportion: Callable[[SplitMetrics], Proportion] | None = None
+    """Of a split, where it is a share of its images: compare.csv holds its 95 % interval, and each
+    seed's value."""
     each_seed: bool = False
     """compare.csv holds each seed's value."""
     compared: bool = True
     """Whether compare.csv has it, and so key results may hold it."""
-    group: str = "more"
-    """Those of a group stand together in compare.csv, `more` at its end."""
+    group: Group = "more"
+    """`more` stands at the end of compare.csv, which only grows there."""
     columns: Mapping[Table, Column] | None = None
     """The tables that show it; every one, by its label, unless given."""
+
+    @property
+    def interval(self) -> bool:
+        """Whether it has one."""
+        return self.proportion is not None
 
     @property
     def whole(self) -> bool:
@@ -105,7 +113,7 @@ class Figure:
 
     def column(self, table: Table) -> Column | None:
         """Its place in a table."""
-        every = {table: Column(self.label, self.form)}
+        every = {table: Column(self.label, self.form)} if self.compared else {}
         return (every if self.columns is None else self.columns).get(table)
 
     @property
@@ -116,7 +124,7 @@ class Figure:
         return [self.name + part for part in ("", *interval, *values) if self.compared]
 
 
-def shown(table: Table, *groups: str) -> list[tuple[Figure, Column]]:
+def shown(table: Table, *groups: Group) -> list[tuple[Figure, Column]]:
     """The figures that a table shows, in order; of these groups, or of all."""
     return [
         (figure, column)
@@ -125,7 +133,7 @@ def shown(table: Table, *groups: str) -> list[tuple[Figure, Column]]:
     ]
 
 
-def fields(group: str) -> list[str]:
+def fields(group: Group) -> list[str]:
     """The columns of compare.csv that a group of figures has."""
     return [name for figure in FIGURES.values() if figure.group == group for name in figure.fields]
 
@@ -138,13 +146,15 @@ def _of_split(prefix: str, read: Callable[[SplitMetrics], float]) -> Callable[..
     return lambda run: None if (split := run.split(prefix)) is None else read(split)
 
 
-def _accuracy(split: SplitMetrics) -> float:
-    return split["accuracy"]["value"]
+def _accuracy(split: SplitMetrics) -> Proportion:
+    return split["accuracy"]
 
 
 def _gap(run: Measured) -> float | None:
     trained, validated = run.split("train"), run.split("val")
-    return _accuracy(trained) - _accuracy(validated) if trained and validated else None
+    if trained is None or validated is None:
+        return None
+    return trained["accuracy"]["value"] - validated["accuracy"]["value"]
 
 
 def _multiply_adds(run: Measured) -> int | None:
@@ -180,8 +190,8 @@ def _reached_flops(run: Measured) -> float | None:
 def _share(prefix: str, label: str, head: str, each: str) -> Figure:
     """The accuracy on a split, under its heads in the tables of experiments and of seeds."""
     return Figure(
-        f"{prefix}_accuracy", label, _of_split(prefix, _accuracy), higher_is_better=True,
-        interval=True, group="accuracy",
+        f"{prefix}_accuracy", label, _of_split(prefix, lambda split: _accuracy(split)["value"]),
+        higher_is_better=True, proportion=_accuracy, group="accuracy",
         columns={"page": Column(head, "percent"), "seeds": Column(each, "percent"),
                  "notebook": Column(head.lower(), ".4f"), "export": Column(head.lower(), ".1%")},
     )  # fmt: skip

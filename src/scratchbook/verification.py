@@ -102,7 +102,7 @@ def repeat(results: Results, run: RunFiles, scratch: Results, pretrained: Path) 
     threads, on_gpu = record["hardware"]["threads"], bool(record["hardware"]["gpus"])
     with keras_device(threads, on_gpu, print) as has_gpu:
         from scratchbook.results.prepared import Prepared
-        from scratchbook.training.order import Order, Quiet
+        from scratchbook.training.order import Order, Printer
         from scratchbook.training.run import train_run
 
         if has_gpu != on_gpu:
@@ -117,7 +117,7 @@ def repeat(results: Results, run: RunFiles, scratch: Results, pretrained: Path) 
             code=Path(__file__).parent,
             pretrained=pretrained,
             initial_run=results.run(notebook, start["experiment"], seed) if start else None,
-            console=Quiet(),
+            console=Printer(),
         )
 
 

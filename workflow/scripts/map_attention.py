@@ -4,10 +4,12 @@ from pathlib import Path
 
 from scratchbook.console import job_log
 from scratchbook.hardware import keras_device
+from scratchbook.results.progress import ProgressFile
 
 name = "{notebook}/{experiment} seed {seed}".format(**snakemake.wildcards)
+progress = ProgressFile(Path(snakemake.params.progress), "mapping")
 with (
-    job_log(snakemake.log[0], name, "mapping", snakemake.params.progress) as console,
+    job_log(snakemake.log[0], name, progress) as console,
     keras_device(snakemake.threads, snakemake.resources.gpu > 0, console.say),
 ):
     from scratchbook.cam.run import map_run

@@ -5,6 +5,7 @@ from pathlib import Path
 from scratchbook.bucket import kept_state
 from scratchbook.console import job_log
 from scratchbook.hardware import describe_hardware, keras_device, resolve_precision
+from scratchbook.results.progress import ProgressFile
 
 notebook, experiment, seed = (
     snakemake.wildcards.notebook,
@@ -12,8 +13,9 @@ notebook, experiment, seed = (
     int(snakemake.wildcards.seed),
 )
 name, state = f"{notebook}/{experiment} seed {seed}", Path(snakemake.params.state)
+progress = ProgressFile(Path(snakemake.params.progress), "training")
 with (
-    job_log(snakemake.log[0], name, "training", snakemake.params.progress) as console,
+    job_log(snakemake.log[0], name, progress) as console,
     keras_device(snakemake.params.threads, snakemake.resources.gpu > 0, console.say) as on_gpu,
     kept_state(state, console.say),
 ):

@@ -7,10 +7,9 @@ from statistics import fmean
 
 from scratchbook.console import aligned, cell
 from scratchbook.errors import ScratchbookError
-from scratchbook.results.errors import DamagedError, MissingError, readable
+from scratchbook.results.errors import DamagedError, MissingError
 from scratchbook.results.paths import RunFiles
-from scratchbook.results.reading import read_metrics, read_record
-from scratchbook.specs import Spec, declared_otherwise
+from scratchbook.results.reading import is_outdated, read_metrics
 
 from .chosen import CONFIG, add_notebooks, chosen_project
 
@@ -37,7 +36,7 @@ def run(given: argparse.Namespace) -> None:
         for experiment, declared in notebook.experiments.items():
             network, recorded = networks.get(experiment), declared.recorded
             seeds = (project.results.run(name, experiment, seed) for seed in project.seeds(name))
-            runs = [run for run in seeds if _is_of(specs[experiment], run)]
+            runs = [run for run in seeds if not is_outdated(run, specs[experiment])]
             rows.append((
                 name, experiment, network["id"] if network else "–",
                 cell(network and network["parameters"]["total"], ","),
@@ -65,9 +64,3 @@ def reproduced(runs: list[RunFiles], wrong: list[str]) -> float | None:
         if split := metrics["splits"].get(metrics["validation"]):
             measured.append(split["accuracy"]["value"])
     return fmean(measured) if measured else None
-
-
-def _is_of(spec: Spec, run: RunFiles) -> bool:
-    """Whether nothing says that the run was trained by another spec than is declared now."""
-    record = readable(read_record, run)
-    return record is None or not declared_otherwise(spec, record["spec"])

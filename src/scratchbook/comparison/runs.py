@@ -8,7 +8,7 @@ import numpy as np
 
 from scratchbook.errors import ScratchbookError
 from scratchbook.figures import COMPARED, Measured
-from scratchbook.results.errors import ResultError, readable
+from scratchbook.results.errors import ResultError
 from scratchbook.results.hdf5 import open_predictions
 from scratchbook.results.paths import Results, RunFiles
 from scratchbook.results.reading import read_history, read_metrics, read_record
@@ -84,7 +84,7 @@ def read_run(files: RunFiles, spec: Spec, reach: float | None = None) -> Run:
         raise ScratchbookError("; ".join(metrics["trouble"]))
     if changed := declared_otherwise(spec, record["spec"]):
         raise ScratchbookError(f"was trained before this was changed: {', '.join(changed)}")
-    history = None if reach is None else readable(read_history, files)
+    history = None if reach is None else read_history(files)
     return Run(files, Measured(record, metrics, history, reach))
 
 

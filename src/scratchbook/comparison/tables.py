@@ -202,7 +202,7 @@ def _recorded(recorded: Recorded, row: Row, metric: str) -> Row:
 
 def _pairs(
     names: Sequence[str],
-    baseline: str | None,
+    baseline: str,
     answers: dict[str, Answers],
     split: str,
     resamples: int,
@@ -244,7 +244,7 @@ def _pairs(
     return pd.DataFrame(pairs, columns=PAIR_COLUMNS)
 
 
-def _add_baseline(rows: pd.DataFrame, pairs: pd.DataFrame, baseline: str | None) -> None:
+def _add_baseline(rows: pd.DataFrame, pairs: pd.DataFrame, baseline: str) -> None:
     """Fill the difference of every experiment to the baseline from the pairs that hold both."""
     found = {}
     for pair in pairs.to_dict("records"):

@@ -24,6 +24,7 @@ from scratchbook.report.loading import (
 )
 from scratchbook.report.markdown import notebook_markdown
 from scratchbook.results.errors import readable
+from scratchbook.results.files import write_text
 from scratchbook.results.hdf5 import read_cam
 from scratchbook.results.paths import Results
 from scratchbook.results.prepared import Prepared
@@ -55,8 +56,8 @@ def write_chapter(
             if old.stem not in drawn:
                 old.unlink()
         for name, svg in drawn.items():
-            files.figure(name).write_text(svg, encoding="utf-8")
-        files.page.write_text(notebook_markdown(notebook, drawn), encoding="utf-8")
+            write_text(files.figure(name), svg, sync=False)
+        write_text(files.page, notebook_markdown(notebook, drawn))
 
 
 def draw_figures(notebook: Notebook, data: Path, processes: int = 1) -> dict[str, str]:

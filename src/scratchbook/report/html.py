@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from scratchbook.figures import FIGURES, PREFIXES, Measured, Table, shown
+from scratchbook.figures import FIGURES, PREFIXES, Group, Measured, Table, shown
 from scratchbook.language import speaking, tr, tr_n
 from scratchbook.report import wording
 from scratchbook.report.architecture import (
@@ -29,6 +29,7 @@ from scratchbook.report.loading import TABLE_CLASSES, Notebook, Run, confused_pa
 from scratchbook.report.rules import Reads, draw_rules, in_order
 from scratchbook.report.svg import inline
 from scratchbook.results.errors import readable
+from scratchbook.results.files import write_text
 from scratchbook.results.hdf5 import read_cam
 from scratchbook.results.paths import Results
 from scratchbook.results.reading import read_drift
@@ -102,7 +103,7 @@ def write_page(
             rules={rule: rules[rule] for rule in in_order(rules)} if rules else {},
             rule_graph=Markup(inline(draw_rules(rules), "page:rules")) if rules else None,
         )
-    output.write_text(html, encoding="utf-8")
+    write_text(output, html)
     if len(html) > LARGE:
         warnings.warn(
             f"{output} is {len(html) / 1e6:.0f} MB; fewer Grad-CAM images or notebooks make it "
@@ -129,7 +130,7 @@ def _policy(css: str, script: str) -> str:
     )
 
 
-def _columns(table: Table, *groups: str) -> list[dict[str, Any]]:
+def _columns(table: Table, *groups: Group) -> list[dict[str, Any]]:
     """The figures that a table shows, each with its head in the reader's language and, `below` it,
     those without one."""
     found: list[dict[str, Any]] = []
@@ -145,11 +146,12 @@ def _columns(table: Table, *groups: str) -> list[dict[str, Any]]:
 def _seed_figure(run: Run, name: str) -> Proportion | dict[str, float | None]:
     """`value` of one seed, with its interval where there is one; a split's share under its own
     name alone, also where it stands for another (`validation: test`)."""
-    if FIGURES[name].interval:
-        splits = run.metrics["splits"] if run.metrics else {}
-        split = splits.get(PREFIXES[name.partition("_")[0]])
-        return split["accuracy"] if split else {"value": None}
-    return {"value": FIGURES[name].of(Measured(run.record, run.metrics))}
+    figure = FIGURES[name]
+    if figure.proportion is None:
+        return {"value": figure.of(Measured(run.record, run.metrics))}
+    splits = run.metrics["splits"] if run.metrics else {}
+    split = splits.get(PREFIXES[name.partition("_")[0]])
+    return figure.proportion(split) if split else {"value": None}
 
 
 def _shade(n: int, of: int) -> int:

@@ -171,7 +171,13 @@ def load_notebook(page: Page, results: Results, tables: Results | None = None) -
         problems += [f"{experiment.name}: {text}" for text in experiment.missing]
     settings = settings_of([experiment["spec"] for experiment in page["experiments"]])
     claims = [_claim(result, rows, settings) for result in page["key_results"]]
-    data = readable(Prepared, results.data(page["dataset"]))
+    data = None
+    try:
+        data = Prepared(results.data(page["dataset"]))
+    except MissingError:
+        pass  # the page is as well made where the data are not
+    except DamagedError as error:
+        problems.append(str(error))
     comparison = Comparison(rows, pairs, page["metric"], page["baseline"])
     try:
         duplicates = data.duplicates if data else []
@@ -200,12 +206,12 @@ def read_mistakes(run: Run, data: Prepared | None) -> list[Mistake]:
     answer = split.logits.argmax(axis=1)
     wrong = np.flatnonzero(answer != split.labels)
     wrong = wrong[np.argsort(-probability[wrong], kind="stable")][:MISTAKES]
-    names = {} if data is None else dict(enumerate(data.names))
     index = split.index[wrong]
+    names = None if data is None else readable(data.names_of, index)
+    names = names or [tr("image {number}", number=row) for row in index]
     return [
-        Mistake(picture, classes[split.labels[i]], classes[answer[i]], float(probability[i]),
-                names.get(int(row), tr("image {number}", number=row)))
-        for i, row, picture in zip(wrong, index, read_pictures(data, index), strict=True)
+        Mistake(picture, classes[split.labels[i]], classes[answer[i]], float(probability[i]), name)
+        for i, name, picture in zip(wrong, names, read_pictures(data, index), strict=True)
     ]  # fmt: skip
 
 

@@ -26,8 +26,8 @@ class ResultError(ScratchbookError):
 
     def __init__(self, file: Path, brief: str, whole: str) -> None:
         folder = file.parent
-        of_run = folder.name.startswith("seed")
-        who = f"{folder.parent.name} seed {folder.name[4:]} " if of_run else ""
+        of_run = folder.name.startswith("seed") and folder.name[4:].isdecimal()
+        who = f"{folder.parent.name} seed {folder.name[4:]} " if of_run else f"{file.stem} "
         super().__init__(f"{who}{whole}")
         self.file, self.brief = file, brief
 
@@ -36,15 +36,19 @@ class MissingError(ResultError):
     """It is not there."""
 
     def __init__(self, file: Path) -> None:
-        what = _ABSENT.get(file.name, "is not whole")
+        what = _ABSENT.get(
+            file.name, "is not whole" if file.parent.name[:4] == "seed" else "is missing"
+        )
         super().__init__(file, f"{what} (no {file.name})", f"{what}: there is no {file}")
 
 
 class DamagedError(ResultError):
     """It is there, and holds something else than was written."""
 
-    def __init__(self, file: Path, why: object) -> None:
-        self.why = f"{why}; remove it, and it is made again"
+    def __init__(
+        self, file: Path, why: object, cure: str = "; remove it, and it is made again"
+    ) -> None:
+        self.why = f"{why}{cure}"
         brief = f"has an unreadable {file.name} ({why})"
         super().__init__(file, brief, f"has an unreadable {file}: {self.why}")
 
@@ -71,5 +75,7 @@ def usable(file: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise MissingError(file) from None
     except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        if isinstance(error, OSError) and error.errno:  # the file may be sound, but not its disk
+            raise DamagedError(file, error.strerror or error, cure="") from None
         why = error.args[0] if isinstance(error, KeyError) and error.args else error
         raise DamagedError(file, why) from None

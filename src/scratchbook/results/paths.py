@@ -41,7 +41,10 @@ class RunFiles(_Folder):
 
     def weights(self, record: RunRecord) -> dict[int, Path]:
         """The files of the epochs whose weights were kept."""
-        return {each["epoch"]: self.checkpoints / each["file"] for each in record["checkpoints"]}
+        return {each["epoch"]: self.checkpoint(each["file"]) for each in record["checkpoints"]}
+
+    def checkpoint(self, file: str) -> Path:
+        return self.checkpoints / file
 
     @property
     def seed(self) -> int:
@@ -51,6 +54,30 @@ class RunFiles(_Folder):
     def name(self) -> str:
         """`few/seed1`: how a message calls the run within its notebook."""
         return f"{self.folder.parent.name}/{self.folder.name}"
+
+
+class StateFiles(_Folder):
+    """What a killed training goes on from."""
+
+    key = _Inside("key.json")  # what its numbers hang on
+    lock = _Inside("lock")
+    checkpoints = _Inside("checkpoints")
+
+    def epoch(self, number: int) -> Path:
+        """All that there was after an epoch."""
+        return self.folder / f"epoch-{number:06d}.npz"
+
+    def epochs(self) -> list[Path]:
+        """Those that there are, newest first."""
+        return sorted(self.folder.glob("epoch-*.npz"), reverse=True)
+
+    def checkpoint(self, epoch: int) -> Path:
+        return self.checkpoints / f"{epoch:06d}.weights.h5"
+
+    def kept(self) -> dict[int, Path]:
+        """The weights that there are, by epoch."""
+        found = self.checkpoints.glob("*.weights.h5")
+        return {int(file.name.partition(".")[0]): file for file in found}
 
 
 class NotebookFiles(_Folder):

@@ -12,8 +12,6 @@ import numpy as np
 from .errors import usable
 from .records import SPLITS
 
-_ATTRIBUTES = ("dataset", "title", "source", "sha256", "class_names", "notes", "duplicates")
-
 
 class Prepared:
     """A prepared data set; `images` stays on disk and is read as it is used.
@@ -43,20 +41,25 @@ class Prepared:
                 raise ValueError("`images` is not a contiguous uint8 [n, height, width, 3]")
             self.labels = file["labels"][()]
             self.split = file["split"][()]
-            attributes = {key: str(file.attrs[key]) for key in _ATTRIBUTES}
-        self.dataset, self.title = attributes["dataset"], attributes["title"]
-        self.source, self.sha256 = attributes["source"], attributes["sha256"]
-        self.class_names = json.loads(attributes["class_names"])
-        self.notes = json.loads(attributes["notes"])
-        self.duplicates = json.loads(attributes["duplicates"])
-        with usable(self.path):
+            self.dataset, self.title, self.source, self.sha256 = (
+                str(file.attrs[key]) for key in ("dataset", "title", "source", "sha256")
+            )
+            self.class_names, self.notes, self.duplicates = (
+                json.loads(file.attrs[key]) for key in ("class_names", "notes", "duplicates")
+            )
             self.images = np.memmap(self.path, np.uint8, "r", offset, shape)
 
     @cached_property
     def names(self) -> list[str]:
         """Each image's name in the source."""
-        with h5py.File(self.path, "r") as file:
+        with usable(self.path), h5py.File(self.path, "r") as file:
             return [str(name) for name in file["names"].asstr()[()]]
+
+    def names_of(self, rows: np.ndarray) -> list[str]:
+        """The names of a few of the images."""
+        with usable(self.path), h5py.File(self.path, "r") as file:
+            names = file["names"].asstr()
+            return [str(names[int(row)]) for row in rows]
 
     @property
     def counts(self) -> dict[str, int]:

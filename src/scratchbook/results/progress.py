@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, TypedDict
+
+from .files import write_text
 
 Stage = Literal["training", "mapping"]
 """Of the jobs of a run that take long; the others tell nothing."""
@@ -21,7 +23,7 @@ class Progress(TypedDict, total=False):
     message: str  # why it failed
     epoch: int  # the last one trained
     epochs: int  # at most
-    done: int  # batches of the next epoch, of so many
+    done: int  # batches of the next epoch, or epochs that were mapped, of so many
     total: int
     figures: dict[str, float]  # of the last epoch, by history.csv's columns
     images_per_second: float
@@ -30,30 +32,22 @@ class Progress(TypedDict, total=False):
 
 
 class ProgressFile:
-    """The file of one job. None for a path tells nobody, as does a disk that cannot be written on.
+    """The file of one job. A disk that cannot be written on ends none: then nobody is told.
 
     Args:
         path: replaced as a whole, so that it can be read at any time.
         stage: what the job does.
     """
 
-    def __init__(self, path: Path | None, stage: Stage) -> None:
+    def __init__(self, path: Path, stage: Stage) -> None:
         self._path = path
         self._told = Progress(stage=stage)
 
     def tell(self, told: Progress) -> None:
         """Adds to what was told, or changes it."""
-        if self._path is None:
-            return
         self._told |= told | Progress(updated=time.time())
-        partial = self._path.with_name(f".partial-{os.getpid()}-{self._path.name}")
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            # Not synced: what a power cut leaves of it is passed over.
-            partial.write_text(json.dumps(self._told), encoding="utf-8")
-            partial.replace(self._path)
-        except OSError:
-            return
+        with suppress(OSError):
+            write_text(self._path, json.dumps(self._told), sync=False)
 
 
 def read_progress(path: Path) -> Progress | None:

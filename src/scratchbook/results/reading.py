@@ -14,7 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import usable
+from scratchbook.specs import Spec, declared_otherwise
+
+from .errors import readable, usable
 from .files import write_atomically
 from .paths import RunFiles
 from .records import Epoch, History, Metrics, RunRecord
@@ -33,13 +35,19 @@ def read_record(run: RunFiles) -> RunRecord:
     return _read_json(run.record, RunRecord)
 
 
+def is_outdated(run: RunFiles, spec: Spec) -> bool:
+    """Whether run.json says that it was trained by another spec; not where it says nothing."""
+    record = readable(read_record, run)
+    return record is not None and bool(declared_otherwise(spec, record["spec"]))
+
+
 def read_metrics(run: RunFiles) -> Metrics:
     """metrics.json."""
     return _read_json(run.metrics, Metrics)
 
 
 def read_epochs(run: RunFiles) -> list[Epoch]:
-    """The rows of history.csv, one at least; a cell that is empty or no number is NaN."""
+    """The rows of history.csv, one at least; an empty cell is NaN."""
     with usable(run.history), run.history.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
         missing = [name for name in Epoch.__annotations__ if not rows or name not in rows[0]]
@@ -108,9 +116,9 @@ def _read_json(file: Path, kind: Any) -> Any:
     with usable(file):
         found = json.loads(file.read_text(encoding="utf-8"))
         try:
-            _adapter(kind).validate_python(found)
+            _adapter(kind).validate_python(found, strict=True)
         except ValidationError as error:
-            # What is inside a spec is compared, not read: one of another version is no damage.
+            # A spec of another version is no damage: it differs from the one that is declared.
             mistakes = [one for one in error.errors() if one["loc"][:-1][:1] != ("spec",)]
             for first in mistakes[:1]:
                 place = ".".join(map(str, first["loc"])) or "the whole"
@@ -126,7 +134,4 @@ def _adapter(kind: Any) -> Any:
 
 
 def _number(text: str | None) -> float:
-    try:
-        return float(text or "nan")
-    except ValueError:
-        return math.nan
+    return float(text) if text else math.nan

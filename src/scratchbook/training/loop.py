@@ -200,7 +200,7 @@ def save(setup: Setup, state: RunState, snapshot: Snapshot, begun: float) -> Non
         wanted.add(epoch)
     with readable_write_errors(state.folder):
         if epoch in wanted:
-            file = state.checkpoint(epoch)
+            file = state.files.checkpoint(epoch)
             size = count_bytes(model.variables) + HDF5_OVERHEAD * (1 + len(model.variables))
             try_room(file, size)
             setup.bare_model.save_weights(file)

@@ -26,16 +26,22 @@ class Listener(Protocol):
 
     def say(self, line: str) -> None:
         """A line for the log."""
-        print(line, flush=True)
 
     def progress(self, done: int, total: int) -> None:
         """How many batches of the epoch are done."""
-        return
 
     def tell(self, **told: Unpack[Progress]) -> None:
         """How far the training is."""
+
+
+class Printer:
+    """A listener that prints the lines, and keeps the rest to itself."""
+
+    def say(self, line: str) -> None:
+        print(line, flush=True)
+
+    def progress(self, done: int, total: int) -> None:
         return
 
-
-class Quiet(Listener):
-    """Prints the lines, and tells nobody more."""
+    def tell(self, **told: Unpack[Progress]) -> None:
+        return

@@ -42,7 +42,7 @@ def write_run(
     ends = {"best": snapshot.best_epoch, "last": snapshot.epoch}
     digests, said = {}, {}
     for epoch in sorted(set(ends.values())):
-        setup.bare_model.load_weights(state.checkpoint(epoch))
+        setup.bare_model.load_weights(state.files.checkpoint(epoch))
         digests[epoch] = setup.hash_weights()
         said[epoch] = predict_splits(setup)
     parameters = models.count_parameters(setup.model)
@@ -66,8 +66,8 @@ def write_run(
         write_predictions(run.predictions, predictions, data.class_names, spec["validation"])
         for entry in kept:
             # A copy, so that a job killed here still finds its state whole.
-            copy = partial(shutil.copyfile, state.checkpoint(entry["epoch"]))
-            write_atomically(run.checkpoints / entry["file"], copy)
+            copy = partial(shutil.copyfile, state.files.checkpoint(entry["epoch"]))
+            write_atomically(run.checkpoint(entry["file"]), copy)
         record = RunRecord(
             notebook=order.notebook,
             experiment=order.experiment,

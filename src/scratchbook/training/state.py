@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from filelock import FileLock, Timeout
 
 from scratchbook.errors import ScratchbookError
 from scratchbook.results.files import write_atomically, write_text
+from scratchbook.results.paths import StateFiles
 from scratchbook.results.records import Epoch
 
 MONITOR: Final = "val_accuracy"
@@ -60,13 +60,11 @@ class RunState:
     """
 
     def __init__(self, folder: Path, key: Mapping[str, object], say: Callable[[str], None]) -> None:
-        self.folder, self._say = folder, say
-        self.checkpoints = folder / "checkpoints"
-        text = json.dumps(key, sort_keys=True, indent=1)
-        key_file = folder / "key.json"
+        self.folder, self.files, self._say = folder, StateFiles(folder), say
+        text, key_file = json.dumps(key, sort_keys=True, indent=1), self.files.key
         folder.mkdir(parents=True, exist_ok=True)
         # A Snakemake that was killed may have left its job running. The lock ends with its process.
-        self._lock = FileLock(folder / "lock", timeout=0, is_singleton=True)
+        self._lock = FileLock(self.files.lock, timeout=0, is_singleton=True)
         try:
             self._lock.acquire()
         except Timeout:
@@ -75,11 +73,11 @@ class RunState:
                 "Snakemake; let it finish, or end it, and start again"
             ) from None
         held = key_file.read_bytes().decode(errors="replace") if key_file.is_file() else ""
-        if held != text and (found := [f for f in folder.iterdir() if f.name != "lock"]):
+        if held != text and (found := [f for f in folder.iterdir() if f != self.files.lock]):
             say(f"starting anew: the state in {folder} is of {_difference(held, key)}")
             for path in found:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-        self.checkpoints.mkdir(exist_ok=True)
+        self.files.checkpoints.mkdir(exist_ok=True)
         for partial in folder.rglob(".partial-*"):
             partial.unlink()
         if not key_file.exists():
@@ -96,13 +94,13 @@ class RunState:
             with partial.open("wb") as file:
                 np.savez(file, header, *arrays)
 
-        write_atomically(self._file(snapshot.epoch), write)
-        for old in self._files()[GENERATIONS:]:
+        write_atomically(self.files.epoch(snapshot.epoch), write)
+        for old in self.files.epochs()[GENERATIONS:]:
             old.unlink()
 
     def load(self) -> tuple[Snapshot, list[np.ndarray]] | None:
         """The newest state that is whole, with all the checkpoints it speaks of; or None."""
-        for file in self._files():
+        for file in self.files.epochs():
             try:
                 # Reading the arrays would not do: one whose shape was damaged ends before its CRC.
                 with zipfile.ZipFile(file) as members:
@@ -122,7 +120,7 @@ class RunState:
             damaged = [
                 epoch
                 for epoch, digest in snapshot.checkpoints.items()
-                if hash_file(self.checkpoint(epoch)) != digest
+                if hash_file(self.files.checkpoint(epoch)) != digest
             ]
             if damaged:
                 self._say(f"{file.name}: its weights of epoch {damaged[0]} are damaged or missing")
@@ -131,14 +129,10 @@ class RunState:
             return snapshot, arrays
         return None
 
-    def checkpoint(self, epoch: int) -> Path:
-        """Where the weights of an epoch are kept while the run lasts."""
-        return self.checkpoints / f"{epoch:06d}.weights.h5"
-
     def keep_only(self, epochs: set[int]) -> None:
         """Drops the weights of all other epochs."""
-        for file in self.checkpoints.glob("*.weights.h5"):
-            if int(file.name.split(".")[0]) not in epochs:
+        for epoch, file in self.files.kept().items():
+            if epoch not in epochs:
                 file.unlink()
 
     def discard(self) -> None:
@@ -146,14 +140,6 @@ class RunState:
         with readable_write_errors(self.folder):
             shutil.rmtree(self.folder)
         self._lock.release(force=True)
-
-    def _file(self, epoch: int) -> Path:
-        return self.folder / f"epoch-{epoch:06d}.npz"
-
-    def _files(self) -> list[Path]:
-        """Newest first."""
-        files = (f for f in self.folder.iterdir() if re.fullmatch(r"epoch-\d+\.npz", f.name))
-        return sorted(files, reverse=True)
 
 
 @contextmanager
