@@ -111,6 +111,11 @@ def test_a_run_is_stale_once_its_job_rests_for_longer_than_its_epochs_take(
     assert status(tmp_path).state == state
 
 
+def test_a_job_of_another_machine_is_known_by_its_silence_alone(tmp_path: Path) -> None:
+    tell(tmp_path, **told(12, host="elsewhere", pid=2**22 + 1))
+    assert status(tmp_path).state == "training"
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"stage": "training"}', "\x00"])
 def test_a_damaged_progress_file_stops_nothing(tmp_path: Path, text: str) -> None:
     tell(tmp_path, **told(12))
@@ -184,10 +189,13 @@ def test_the_command_reads_what_real_runs_leave(project: Path) -> None:
     progress = results.progress("halves", "wide", 0)
     told = json.loads(progress.read_text())
     assert (told["stage"], told["state"], told["total"]) == ("mapping", "done", 3)
-    progress.write_text(json.dumps({**told, "stage": "training", "state": "running", "epoch": 2}))
-    answer = scratchbook(project, "status", "halves")
-    row = next(line for line in answer.stdout.splitlines() if " wide " in line)
-    assert row.split()[3:5] == ["training", "2/2"]
+    begun = {**told, "stage": "training", "state": "running", "epoch": 2}
+    for pid, state in ((os.getpid(), "training"), (told["pid"], "stale")):
+        progress.write_text(json.dumps({**begun, "pid": pid}))
+        answer = scratchbook(project, "status", "halves")
+        row = next(line for line in answer.stdout.splitlines() if " wide " in line)
+        assert row.split()[3:5] == [state, "2/2"]
+    assert row.endswith("its process is gone")
 
 
 def test_the_command_needs_no_keras_and_watches_until_ctrl_c(project: Path) -> None:
@@ -209,3 +217,13 @@ def test_the_command_needs_no_keras_and_watches_until_ctrl_c(project: Path) -> N
     names = {line.rpartition("|")[2].strip() for line in told.read_text().splitlines()}
     assert "scratchbook.status" in names
     assert not names & {"keras", "tensorflow", "numpy", "pandas", "matplotlib"}
+
+
+def test_smoke_runs_that_were_begun_are_shown_by_the_command(project: Path) -> None:
+    notebooks = project / "config/notebooks"
+    (notebooks / "others.yaml").write_text((notebooks / "halves.yaml").read_text())
+    log = Results(project / "results/smoke").run_log("train", "others", "wide", 0)
+    log.parent.mkdir(parents=True)
+    log.touch()
+    assert "others" in scratchbook(project, "status", "--smoke").stdout
+    assert "others" not in scratchbook(project, "status").stdout

@@ -10,7 +10,7 @@ from typing import Literal
 from scratchbook.console import aligned, cell, duration
 from scratchbook.results.errors import ResultError
 from scratchbook.results.paths import Results, RunFiles
-from scratchbook.results.progress import Progress, read_progress
+from scratchbook.results.progress import Progress, is_gone, read_progress
 from scratchbook.results.reading import read_epochs, read_record
 from scratchbook.specs import Spec, Trial, declared_otherwise
 
@@ -117,6 +117,8 @@ def _unfinished(row: RunStatus, told: Progress, quiet: float, has_state: bool) -
         return replace(trained, state="stale", detail="interrupted; start Snakemake again to go on")
     if told["state"] == "done" or (trained.epoch and not has_state):
         return row  # its results were removed since
+    if is_gone(told):
+        return replace(trained, state="stale", detail="its process is gone")
     each = told.get("epoch_seconds")
     allowed = FIRST_EPOCH_SECONDS if each is None else max(QUIET_SECONDS, QUIET_EPOCHS * each)
     if quiet > allowed:

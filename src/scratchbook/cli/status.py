@@ -22,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> None:
-    project = chosen_project(given.notebooks or _begun(load_project()), given.smoke)
+    declared = chosen_project(given.notebooks or list(load_project().notebooks), given.smoke)
+    project = declared if given.notebooks else chosen_project(_begun(declared), given.smoke)
     trials = [project.trial(name) for name in project.notebooks]
 
     def table() -> str:

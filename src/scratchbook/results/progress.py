@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from contextlib import suppress
 from pathlib import Path
+from socket import gethostname
 from typing import Literal, TypedDict
 
 from .files import write_text
@@ -20,6 +22,8 @@ class Progress(TypedDict, total=False):
     stage: Stage
     state: Literal["running", "done", "failed", "interrupted"]
     updated: float  # seconds since 1970
+    host: str  # where the job runs, and as which process
+    pid: int
     message: str  # why it failed
     epoch: int  # the last one trained
     epochs: int  # at most
@@ -41,13 +45,26 @@ class ProgressFile:
 
     def __init__(self, path: Path, stage: Stage) -> None:
         self._path = path
-        self._told = Progress(stage=stage)
+        self._told = Progress(stage=stage, host=gethostname(), pid=os.getpid())
 
     def tell(self, told: Progress) -> None:
         """Adds to what was told, or changes it."""
         self._told |= told | Progress(updated=time.time())
         with suppress(OSError):
             write_text(self._path, json.dumps(self._told), sync=False)
+
+
+def is_gone(told: Progress) -> bool:
+    """Whether the job's process was one of this machine's and is no more."""
+    if told.get("host") != gethostname():
+        return False
+    try:
+        os.kill(told["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # another user's
+        return False
+    return False
 
 
 def read_progress(path: Path) -> Progress | None:

@@ -217,12 +217,6 @@ def tell(console: Listener, history: Sequence[Epoch], epochs: int, steps: int, r
     row, seconds = history[-1], sorted(row["seconds"] for row in history)
     epoch_seconds = seconds[len(seconds) // 2]
     left = (epochs - row["epoch"]) * epoch_seconds
-    console.say(
-        f"epoch {row['epoch']}/{epochs}  loss {row['loss']:.4f}  "
-        f"accuracy {row['accuracy']:.3f}  val_loss {row['val_loss']:.4f}  "
-        f"val_accuracy {row['val_accuracy']:.3f}  {rate:,.0f} images/s  "
-        f"{duration(left)} left"
-    )
     console.tell(
         epoch=row["epoch"], epochs=epochs, done=0, total=steps,
         figures={
@@ -231,3 +225,9 @@ def tell(console: Listener, history: Sequence[Epoch], epochs: int, steps: int, r
         },
         images_per_second=rate, seconds_left=left, epoch_seconds=epoch_seconds,
     )  # fmt: skip
+    console.say(
+        f"epoch {row['epoch']}/{epochs}  loss {row['loss']:.4f}  "
+        f"accuracy {row['accuracy']:.3f}  val_loss {row['val_loss']:.4f}  "
+        f"val_accuracy {row['val_accuracy']:.3f}  {rate:,.0f} images/s  "
+        f"{duration(left)} left"
+    )
