@@ -116,7 +116,14 @@ def test_a_job_of_another_machine_is_known_by_its_silence_alone(tmp_path: Path) 
     assert status(tmp_path).state == "training"
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"stage": "training"}', "\x00"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "null", '{"stage": "training"}', "\x00", "[" * 100_000]
+    + [
+        json.dumps({"stage": "training", "state": "failed", "updated": NOW} | odd)
+        for odd in ({"figures": []}, {"epoch_seconds": "x"}, {"message": 5}, {"updated": None})
+    ],
+)
 def test_a_damaged_progress_file_stops_nothing(tmp_path: Path, text: str) -> None:
     tell(tmp_path, **told(12))
     Results(tmp_path).progress(*RUN).write_text(text)
@@ -154,6 +161,15 @@ def test_damaged_files_are_named_and_stop_nothing(tmp_path: Path) -> None:
     run.record.write_text("{")
     assert status(tmp_path).state == "failed"
     assert "run.json cannot be read" in status(tmp_path).detail
+
+
+@pytest.mark.parametrize("best", [0, 99, "2", 2.5])
+def test_a_best_epoch_that_there_is_not_is_the_records_fault(tmp_path: Path, best: Any) -> None:
+    write_run(tmp_path, SPEC)
+    run = Results(tmp_path).run(*RUN)
+    run.record.write_text(json.dumps(json.loads(run.record.read_text()) | {"best_epoch": best}))
+    assert (status(tmp_path).state, status(tmp_path).val_accuracy) == ("failed", None)
+    assert "run.json cannot be read; remove it" in status(tmp_path).detail
 
 
 def test_seeds_asked_for_on_the_command_line_are_shown_too(tmp_path: Path) -> None:

@@ -84,9 +84,9 @@ def _run_status(results: Results, names: tuple[str, str, int], spec: Spec, now: 
 def _finished(row: RunStatus, files: RunFiles, spec: Spec) -> RunStatus:
     try:
         run = read_record(files)
-        best = read_epochs(files)[run["best_epoch"] - 1]
-    except (ResultError, LookupError) as error:
-        file = error.file if isinstance(error, ResultError) else files.history
+        best = {row["epoch"]: row for row in read_epochs(files)}[run["best_epoch"]]
+    except (ResultError, KeyError) as error:
+        file = error.file if isinstance(error, ResultError) else files.record
         cure = "remove it, and Snakemake trains the run again"
         return replace(row, state="failed", detail=f"{file} cannot be read; {cure}")
     row = replace(
@@ -112,7 +112,7 @@ def _unfinished(row: RunStatus, told: Progress, quiet: float, has_state: bool) -
         images_per_second=told.get("images_per_second"),
     )
     if told["state"] == "failed":
-        return replace(trained, state="failed", detail=told.get("message", ""))
+        return replace(trained, state="failed", detail=" ".join(told.get("message", "").split()))
     if told["state"] == "interrupted":
         return replace(trained, state="stale", detail="interrupted; start Snakemake again to go on")
     if told["state"] == "done" or (trained.epoch and not has_state):

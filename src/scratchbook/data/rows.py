@@ -22,7 +22,8 @@ def run_rows(spec: Spec, prepared: Prepared, seed: int) -> dict[str, np.ndarray]
     Raises:
         ScratchbookError: no images to choose the epoch on, or too few to train on.
     """
-    rows, validation = {name: prepared.indices(name) for name in SPLITS}, spec["validation"]
+    rows: dict[str, np.ndarray] = {name: prepared.indices(name) for name in SPLITS}
+    validation = spec["validation"]
     if validation == "test":
         rows["train"] = np.sort(np.concatenate([rows["train"], rows.pop("validation")]))
     if not len(rows[validation]):

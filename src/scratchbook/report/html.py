@@ -33,7 +33,7 @@ from scratchbook.results.files import write_text
 from scratchbook.results.hdf5 import read_cam
 from scratchbook.results.paths import Results
 from scratchbook.results.reading import read_drift
-from scratchbook.results.records import CamMaps, Hardware, Proportion
+from scratchbook.results.records import SPLITS, CamMaps, Hardware, Proportion
 from scratchbook.specs import Page
 
 LARGE = 15_000_000  # bytes that mail and browsers begin to mind
@@ -166,10 +166,8 @@ def _facts(notebook: Notebook) -> list[tuple[str, str]]:
     facts = []
     if runs:
         # The data set's images, of which an experiment may train on a part.
-        counts: dict[str, int] = {}
-        for run in runs:
-            for split, n in run.record["data"]["counts"].items():
-                counts[split] = max(n, counts.get(split, 0))
+        used = [run.record["data"]["counts"] for run in runs]
+        counts = {split: max(each[split] for each in used) for split in SPLITS}
         told = (tr("{n:,} {split}", n=n, split=tr(split)) for split, n in counts.items() if n)
         images = ", ".join(told)
         facts.append((tr("Data set"), tr("{title} ({images} images)", title=title, images=images)))

@@ -3,6 +3,7 @@ them over."""
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,11 @@ _ABSENT = {  # what it means that a file is not there
     "cam.h5": "has no Grad-CAM",
     "drift.csv": "has no drift",
 }
+
+_TRAINED = ("run.json", "history.csv", "predictions.h5")
+_UNREADABLE = (  # what readers of JSON, CSV and HDF5 raise on what they did not expect
+    ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RuntimeError, csv.Error,
+)  # fmt: skip
 
 
 class ResultError(ScratchbookError):
@@ -43,13 +49,14 @@ class MissingError(ResultError):
 
 
 class DamagedError(ResultError):
-    """It is there, and holds something else than was written."""
+    """It is there, and holds something else than was written; or, with an `errno`, cannot be read
+    though it may be sound."""
 
-    def __init__(
-        self, file: Path, why: object, cure: str = "; remove it, and it is made again"
-    ) -> None:
-        self.why = f"{why}{cure}"
-        brief = f"has an unreadable {file.name} ({why})"
+    def __init__(self, file: Path, why: object, errno: int | None = None) -> None:
+        told = " ".join(str(why).split())
+        made = "the run is trained" if file.name in _TRAINED else "it is made"
+        self.why = told if errno else f"{told}; remove it, and {made} again"
+        brief = f"has an unreadable {file.name} ({told})"
         super().__init__(file, brief, f"has an unreadable {file}: {self.why}")
 
 
@@ -74,8 +81,9 @@ def usable(file: Path) -> Iterator[None]:
         raise
     except FileNotFoundError:
         raise MissingError(file) from None
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-        if isinstance(error, OSError) and error.errno:  # the file may be sound, but not its disk
-            raise DamagedError(file, error.strerror or error, cure="") from None
-        why = error.args[0] if isinstance(error, KeyError) and error.args else error
-        raise DamagedError(file, why) from None
+    except OSError as error:
+        raise DamagedError(file, error.strerror or error, error.errno) from None
+    except KeyError as error:
+        raise DamagedError(file, error.args[0] if error.args else error) from None
+    except _UNREADABLE as error:
+        raise DamagedError(file, error) from None

@@ -8,9 +8,13 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from socket import gethostname
-from typing import Literal, TypedDict
+from typing import Literal
 
+from typing_extensions import TypedDict
+
+from .errors import readable
 from .files import write_text
+from .reading import read_json
 
 Stage = Literal["training", "mapping"]
 """Of the jobs of a run that take long; the others tell nothing."""
@@ -69,8 +73,5 @@ def is_gone(told: Progress) -> bool:
 
 def read_progress(path: Path) -> Progress | None:
     """What was told last; None where nothing can be read."""
-    try:
-        told: Progress = json.loads(path.read_text(encoding="utf-8"))
-        return told if told["state"] and told["stage"] and told["updated"] > 0 else None
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
+    told: Progress | None = readable(read_json, path, Progress)
+    return told if told and told.keys() >= {"stage", "state", "updated"} else None

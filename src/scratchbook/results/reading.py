@@ -32,7 +32,7 @@ _WORDS = {"experiment", "id", "parent", "changes", "group", "point", "status", "
 
 def read_record(run: RunFiles) -> RunRecord:
     """run.json."""
-    return _read_json(run.record, RunRecord)
+    return read_json(run.record, RunRecord)
 
 
 def is_outdated(run: RunFiles, spec: Spec) -> bool:
@@ -43,7 +43,7 @@ def is_outdated(run: RunFiles, spec: Spec) -> bool:
 
 def read_metrics(run: RunFiles) -> Metrics:
     """metrics.json."""
-    return _read_json(run.metrics, Metrics)
+    return read_json(run.metrics, Metrics)
 
 
 def read_epochs(run: RunFiles) -> list[Epoch]:
@@ -53,7 +53,10 @@ def read_epochs(run: RunFiles) -> list[Epoch]:
         missing = [name for name in Epoch.__annotations__ if not rows or name not in rows[0]]
         if missing:
             raise ValueError(f"no column or row of {', '.join(missing)}")
-        return [{name: _number(row[name]) for name in row} for row in rows]  # type: ignore[misc]
+        epochs = [{name: _number(row[name]) for name in row} for row in rows]
+        if [row["epoch"] for row in epochs] != list(range(1, len(rows) + 1)):
+            raise ValueError(f"its epochs are not 1 to {len(rows)}")
+        return epochs  # type: ignore[return-value]
 
 
 def read_history(run: RunFiles) -> History:
@@ -109,7 +112,7 @@ def end_of_log(log: Path) -> str:
     return " | ".join([line.strip() for line in lines if line.strip()][-LOG_LINES:])
 
 
-def _read_json(file: Path, kind: Any) -> Any:
+def read_json(file: Path, kind: Any) -> Any:
     """A JSON file that is of a TypedDict's form."""
     from pydantic import ValidationError
 

@@ -13,7 +13,8 @@ from scratchbook.specs import Spec
 if TYPE_CHECKING:
     import numpy as np
 
-SPLITS = ("train", "validation", "test")
+SplitName = Literal["train", "validation", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
 
 class Parameters(TypedDict):  # as Keras's `summary` counts them
@@ -45,10 +46,16 @@ class Git(TypedDict):  # None outside git
     dirty: bool | None
 
 
+class Counts(TypedDict):  # images of each split
+    train: int
+    validation: int
+    test: int
+
+
 class DataUsed(TypedDict):
     dataset: str
     sha256: str  # of the source
-    counts: dict[str, int]  # images by split
+    counts: Counts
     class_names: list[str]
 
 

@@ -16,7 +16,7 @@ from scratchbook.results.files import write_atomically, write_json
 from scratchbook.results.hdf5 import write_predictions
 from scratchbook.results.paths import RunFiles
 from scratchbook.results.reading import write_history
-from scratchbook.results.records import SPLITS, Checkpoint, Hardware, RunRecord, SplitPredictions
+from scratchbook.results.records import Checkpoint, Hardware, RunRecord, SplitPredictions
 
 from .build import Setup
 from .loop import predict_logits
@@ -89,7 +89,11 @@ def write_run(
             data={
                 "dataset": spec["dataset"],
                 "sha256": data.sha256,
-                "counts": {split: len(setup.rows.get(split, ())) for split in SPLITS},
+                "counts": {
+                    "train": len(setup.rows["train"]),
+                    "validation": len(setup.rows.get("validation", ())),
+                    "test": len(setup.rows["test"]),
+                },
                 "class_names": data.class_names,
             },
             started=snapshot.started,
