@@ -6,13 +6,14 @@ import csv
 import json
 import re
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from projects import scratchbook
 from scratchbook.comparison.tables import COLUMNS
-from scratchbook.figures import COMPARED, FIGURES, TABLES, Figure, Measured, shown
+from scratchbook.figures import COMPARED, FIGURES, Figure, Measured, Table, shown
 from scratchbook.results.hdf5 import open_predictions
 from scratchbook.results.paths import Results
 
@@ -78,7 +79,7 @@ def test_every_figure_of_the_comparison_has_its_columns_once() -> None:
 
 def test_a_figure_without_tables_of_its_own_stands_in_all() -> None:
     figure = Figure("depth", "depth", lambda run: len(run.record["layers"]))
-    assert all(figure.column(table).head == "depth" for table in TABLES)
+    assert all(figure.column(table).head == "depth" for table in get_args(Table))
     assert not FIGURES["trainable"].column("page")
     assert [one.name for one, _ in shown("page", "gap")] == ["gap"]
 

@@ -18,7 +18,6 @@ Table = Literal["page", "seeds", "notebook", "export"]
 table of one experiment's runs; `export` is compare.md and compare.tex."""
 Group = Literal["size", "course", "accuracy", "gap", "loss", "cost", "more"]
 """Those of a group stand together, in tables and in compare.csv."""
-TABLES: tuple[Table, ...] = ("page", "seeds", "notebook", "export")
 PREFIXES = {"train": "train", "val": "validation", "test": "test"}
 """How a figure's name begins that is measured on a split; `val_` is of the split on which the best
 epoch was chosen."""

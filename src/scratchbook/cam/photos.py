@@ -11,10 +11,10 @@ from scipy.special import softmax
 from scratchbook import models
 from scratchbook.cam import maps as cam_maps
 from scratchbook.cam.choices import resolve_epochs
-from scratchbook.cam.run import load_epoch
 from scratchbook.config.datasets import Dataset
 from scratchbook.data.image import to_rgb
 from scratchbook.errors import ScratchbookError, nearest
+from scratchbook.models.weights import load_weights
 from scratchbook.results.paths import RunFiles
 from scratchbook.results.reading import read_record
 from scratchbook.results.records import CamMaps
@@ -94,7 +94,7 @@ def map_photos(
     explain = cam_maps.mapper(model, layer.name, method)
 
     def explained(epoch: int, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        load_epoch(model, epoch, files[epoch])
+        load_weights(model, files[epoch])
         return explain(photos, labels)
 
     if class_name is not None:

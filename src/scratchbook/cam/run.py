@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from scipy.special import softmax
 from scratchbook import models
 from scratchbook.cam import maps as cam_maps
 from scratchbook.cam.choices import choose_images, resolve_epochs
-from scratchbook.errors import ScratchbookError
+from scratchbook.models.weights import load_weights
 from scratchbook.results.hdf5 import write_cam
 from scratchbook.results.paths import RunFiles
 from scratchbook.results.prepared import Prepared
@@ -110,7 +109,7 @@ def explain_epochs(
     found, logits, randomised = [], [], []
     for epoch in epochs:
         if epoch:
-            load_epoch(model, epoch, checkpoints[epoch])
+            load_weights(model, checkpoints[epoch])
         epoch_maps, epoch_logits = explain(images, wanted)
         found.append(epoch_maps)  # (image, h, w)
         logits.append(epoch_logits)  # (image, class)
@@ -126,22 +125,6 @@ def explain_epochs(
         layer=layer.name, method=method, target=target, grid=layer.grid,
         input_size=images.shape[1:3], class_names=prepared.class_names, flags=list(layer.flags),
     )  # fmt: skip
-
-
-def load_epoch(model: keras.Model, epoch: int, file: Path) -> None:
-    """Loads an epoch's weights.
-
-    Raises:
-        ScratchbookError: there is no such file, or it is not this network's.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("error", "Skipping", UserWarning)  # half of it would load
-            model.load_weights(file)
-    except (OSError, ValueError, UserWarning) as error:
-        raise ScratchbookError(
-            f"{file}: epoch {epoch}'s weights do not load into this network: {error}"
-        ) from error
 
 
 def _fresh_weights(layers: list[keras.Layer], seed: int) -> list[tuple[keras.Layer, Any]]:
