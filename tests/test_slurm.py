@@ -218,7 +218,7 @@ def test_what_a_time_limit_and_an_scancel_stop_goes_on_elsewhere_and_ends_as_a_l
     text = script.read_text()
     for old, new in [
         ("with (\n    job_log", HELD.lstrip()),
-        ("on_batch=console.progress", "on_batch=wait_in_the_third_epoch"),
+        ("    train_run(", "    console.progress = wait_in_the_third_epoch\n    train_run("),
     ]:
         assert text.count(old) == 1
         text = text.replace(old, new)
