@@ -152,3 +152,14 @@ def test_the_newest_state_stands_first(tmp_path: Path) -> None:
     for epoch in (9, 10, 100):
         state.epoch(epoch).touch()
     assert state.epochs() == [state.epoch(100), state.epoch(10), state.epoch(9)]
+
+
+@pytest.mark.parametrize(
+    ("file", "who"),
+    [("seed1/compare.csv", "compare"), ("seedlings/compare.csv", "compare"), ("data/cam.h5", "cam"),
+     ("data/predictions.h5", "predictions")],
+)  # fmt: skip
+def test_a_notebook_or_data_set_is_not_taken_for_a_run_by_its_name(file: str, who: str) -> None:
+    path = Path("results") / file
+    assert str(MissingError(path)) == f"{who} is missing: there is no {path}"
+    assert str(DamagedError(path, "x")).endswith("remove it, and it is made again")

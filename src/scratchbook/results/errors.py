@@ -11,10 +11,14 @@ from typing import ParamSpec, TypeVar
 
 from scratchbook.errors import ScratchbookError
 
+from .paths import seed_of
+
 P = ParamSpec("P")
 T = TypeVar("T")
-_ABSENT = {  # what it means that a file is not there
+_ABSENT = {  # what it means that a file of a run is not there
     "run.json": "was not trained",
+    "history.csv": "is not whole",
+    "predictions.h5": "is not whole",
     "metrics.json": "was not evaluated",
     "cam.h5": "has no Grad-CAM",
     "drift.csv": "has no drift",
@@ -32,9 +36,9 @@ class ResultError(ScratchbookError):
 
     def __init__(self, file: Path, brief: str, whole: str) -> None:
         folder = file.parent
-        of_run = folder.name.startswith("seed") and folder.name[4:].isdecimal()
-        who = f"{folder.parent.name} seed {folder.name[4:]} " if of_run else f"{file.stem} "
-        super().__init__(f"{who}{whole}")
+        of_run = _is_of_run(file)
+        who = f"{folder.parent.name} seed {seed_of(folder.name)}" if of_run else file.stem
+        super().__init__(f"{who} {whole}")
         self.file, self.brief = file, brief
 
 
@@ -42,9 +46,7 @@ class MissingError(ResultError):
     """It is not there."""
 
     def __init__(self, file: Path) -> None:
-        what = _ABSENT.get(
-            file.name, "is not whole" if file.parent.name[:4] == "seed" else "is missing"
-        )
+        what = _ABSENT[file.name] if _is_of_run(file) else "is missing"
         super().__init__(file, f"{what} (no {file.name})", f"{what}: there is no {file}")
 
 
@@ -54,7 +56,8 @@ class DamagedError(ResultError):
 
     def __init__(self, file: Path, why: object, errno: int | None = None) -> None:
         told = " ".join(str(why).split())
-        made = "the run is trained" if file.name in _TRAINED else "it is made"
+        trained = _is_of_run(file) and file.name in _TRAINED
+        made = "the run is trained" if trained else "it is made"
         self.why = told if errno else f"{told}; remove it, and {made} again"
         brief = f"has an unreadable {file.name} ({told})"
         super().__init__(file, brief, f"has an unreadable {file}: {self.why}")
@@ -87,3 +90,8 @@ def usable(file: Path) -> Iterator[None]:
         raise DamagedError(file, error.args[0] if error.args else error) from None
     except _UNREADABLE as error:
         raise DamagedError(file, error) from None
+
+
+def _is_of_run(file: Path) -> bool:
+    # A notebook may be called `seed1`, and a data set `cam`.
+    return file.name in _ABSENT and seed_of(file.parent.name) is not None

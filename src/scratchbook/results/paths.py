@@ -48,7 +48,10 @@ class RunFiles(_Folder):
 
     @property
     def seed(self) -> int:
-        return int(self.folder.name.removeprefix("seed"))
+        seed = seed_of(self.folder.name)
+        if seed is None:
+            raise ValueError(f"{self.folder} is no run's")
+        return seed
 
     @property
     def name(self) -> str:
@@ -115,7 +118,7 @@ class Results(_Folder):
     def runs(self, notebook: str = "*", experiment: str = "*") -> list[RunFiles]:
         """The runs that have left a folder, by experiment and seed."""
         folders = self.folder.glob(f"{notebook}/{experiment}/seed*")
-        found = (RunFiles(folder) for folder in folders if folder.name[4:].isdecimal())
+        found = (RunFiles(folder) for folder in folders if seed_of(folder.name) is not None)
         return sorted(found, key=lambda run: (run.folder.parent, run.seed))
 
     def notebook(self, name: str) -> NotebookFiles:
@@ -157,11 +160,15 @@ class Results(_Folder):
         places = (
             self.folder / part / notebook / experiment for part in ("", "logs", "state", "progress")
         )
-        names = (
-            found.stem.removeprefix("seed") for place in places for found in place.glob("seed*")
-        )
-        return {int(name) for name in names if name.isdecimal()}
+        seeds = {seed_of(found.stem) for place in places for found in place.glob("seed*")}
+        return {seed for seed in seeds if seed is not None}
 
 
 def _place(notebook: str, experiment: str, seed: int | str) -> str:
     return f"{notebook}/{experiment}/seed{seed}"
+
+
+def seed_of(name: str) -> int | None:
+    """The seed of the run whose folder has this name; None where it is no run's."""
+    digits = name.removeprefix("seed")
+    return int(digits) if name.startswith("seed") and digits.isdecimal() else None
