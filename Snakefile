@@ -15,16 +15,21 @@ include: "rules/common.smk"
 
 
 wildcard_constraints:
-    dataset=NAME,
     notebook=NAME,
     experiment=NAME,
     seed=r"\d+",
+    run=RUN_PATTERN,
+    data=rf"{KEY_PATTERN}-p\d+",
+    cam=r"[0-9a-f]+",
 
 
 # Seconds each: on a cluster they run where Snakemake does.
 localrules:
     all,
+    order_run,
+    keep_run,
     evaluate_run,
+    order_maps,
     measure_drift,
     compare_experiments,
     write_notebook,
@@ -34,6 +39,7 @@ localrules:
 
 onstart:
     check_networks()
+    tidy_up()
     keep_records()
 
 

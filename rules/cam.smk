@@ -1,42 +1,55 @@
+rule order_maps:
+    output:
+        RESULTS.maps("{cam}"),
+    log:
+        RESULTS.log("maps", "{cam}"),
+    params:
+        choices=cam_choices,
+    script:
+        "../workflow/scripts/order_maps.py"
+
+
 rule map_attention:
     input:
-        data=dataset_of,
+        choices=ancient(RESULTS.maps("{cam}")),
+        data=data_read,
         run=RUN.record,
         checkpoints=RUN.checkpoints,
         pretrained=pretrained_files,
         initial=initial_run,
     output:
-        RUN.cam,
+        RUN.cam("{cam}"),
     log:
-        RESULTS.run_log("cam", *WILDCARDS),
+        RESULTS.log("{run}", "cam-{cam}"),
     benchmark:
-        RESULTS.benchmark(RESULTS.run_log("cam", *WILDCARDS))
+        RESULTS.benchmark(RESULTS.log("{run}", "cam-{cam}"))
     conda:
         "../envs/keras.yaml"
-    threads: run_threads
+    threads: threads_used
     resources:
         gpu=1,
         mem_mb=4000,
         runtime=60,
     params:
         code=stage_code("map_attention.py"),
-        choices=cam_choices,
-        progress=str(RESULTS.progress(*WILDCARDS)),
-        pretrained=pretrained_folder,
+        progress=str(RESULTS.progress("{run}")),
+        pretrained=PROJECT.settings.data_dir,
     script:
         "../workflow/scripts/map_attention.py"
 
 
 rule measure_drift:
     input:
-        maps=RUN.cam,
+        maps=maps_of_run,
         other_seeds=maps_of_other_seeds,
     output:
-        RUN.drift,
+        NOTEBOOK.drift("{experiment}", "{seed}"),
     log:
-        RESULTS.run_log("drift", *WILDCARDS),
+        RESULTS.log("{notebook}", "drift", "{experiment}", "seed{seed}"),
     benchmark:
-        RESULTS.benchmark(RESULTS.run_log("drift", *WILDCARDS))
+        RESULTS.benchmark(
+            RESULTS.log("{notebook}", "drift", "{experiment}", "seed{seed}")
+        )
     conda:
         "../envs/statistics.yaml"
     threads: 1

@@ -1,8 +1,12 @@
 import contextlib
+import functools
 import hashlib
+import json
 import os
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,8 +27,9 @@ from scratchbook.config.code import code_hash
 from scratchbook.errors import ScratchbookError
 from scratchbook.config.project import load_project
 from scratchbook.config.strict import NAME_PATTERN
-from scratchbook.data.location import fingerprint
+from scratchbook.keys import KEY_PATTERN, RUN_PATTERN, cam_key
 from scratchbook.models.weights import weights_files
+from scratchbook.plan import Plan
 from scratchbook.results.files import write_text
 from scratchbook.results.paths import Results
 from snakemake.exceptions import WorkflowError
@@ -32,10 +37,9 @@ from snakemake.exceptions import WorkflowError
 # Relative, so that moving the folder changes no job's inputs.
 ROOT = Path(os.path.relpath(CHECKOUT))
 NAME = NAME_PATTERN.strip("^$")
-WILDCARDS = ("{notebook}", "{experiment}", "{seed}")
 
 try:
-    # A job in a process of its own reads no more notebooks than it needs: the first process has
+    # A job in a process of its own reads its order and no notebook: the first process has read and
     # checked them all.
     PROJECT = load_project(config, whole=is_first_process())
     PROJECT.check_results()
@@ -44,7 +48,7 @@ except ScratchbookError as error:
 
 RESULTS = PROJECT.results
 # Whose paths are patterns, each name a wildcard.
-RUN = RESULTS.run(*WILDCARDS)
+RUN = RESULTS.run("{run}")
 NOTEBOOK = RESULTS.notebook("{notebook}")
 REPORT = str(RESULTS.report) if PROJECT.settings.smoke else "report.html"
 PARTIAL = Path(REPORT).with_suffix(".partial.html")
@@ -104,8 +108,10 @@ def check_networks():
 def write_partial_page():
     """Shows what is there when some runs failed; the workflow's exit code stays an error."""
     results = Results(Path(in_bucket(str(RESULTS.folder))))
-    if not any(run.record.exists() for run in results.runs()):
-        return
+    if PLAN.open.issuperset(PLAN.wanted):
+        again = Plan(PROJECT, gpu=False)  # it has been trained since
+        if again.open.issuperset(again.wanted):
+            return
     from scratchbook.report import partial
 
     partial.write_partial_page(
@@ -125,103 +131,202 @@ def remove_partial_page():
         PARTIAL.unlink()
 
 
-def dataset_source(wildcards):
-    """A fingerprint of the data set's source, so that other data under its name are noticed."""
+def make_plan():
+    """What is wanted and what is there. Only the first process asks."""
     try:
-        return fingerprint(
-            PROJECT.datasets[wildcards.dataset], Path(PROJECT.settings.data_dir)
+        kept = os.getenv(bucket.VARIABLE)
+        plan = Plan(
+            PROJECT, bucket.Bucket(kept) if kept else None, gpu=gpus_allowed() != 0
         )
+        plan.open  # reads the store
+        plan.sources.save()
+    except ScratchbookError as error:
+        raise WorkflowError(str(error))
+    if news := plan.news():
+        say(news)
+    return plan
+
+
+def tidy_up():
+    """Clears what finished trainings left, and what a killed Snakemake did."""
+    shutil.rmtree(BACKUPS, ignore_errors=True)
+    try:
+        PLAN.store.mark()
+        PLAN.store.sweep()
+    except OSError as error:
+        raise WorkflowError(f"cannot write under {RESULTS.folder}: {error.strerror}")
+
+
+def read_result(path):
+    """A small file of results that a job in a process of its own is to know before it starts."""
+    here = Path(in_bucket(str(path)))
+    if not here.exists() and bucket.VARIABLE in os.environ:
+        return json.loads(bucket.Bucket(os.environ[bucket.VARIABLE]).read(path))
+    return json.loads(here.read_text(encoding="utf-8"))
+
+
+def is_open(wildcards):
+    """Whether a run is to be trained; in a job's process, which has no other, it is."""
+    return PLAN is None or wildcards.run in PLAN.open
+
+
+def only_if_open(wildcards):
+    """Nothing for an open run; for a finished one a file that nothing makes, so that no job can be
+    made for it and its files are sources."""
+    return [] if is_open(wildcards) else [str(RESULTS.being_made / "this-run-is-finished")]
+
+
+def asked_again(wildcards):
+    """The request for a finished run to be trained again, if there is one. It is written anew, since
+    small inputs compare by content: else nothing would be done after a failure to keep it."""
+    request = RESULTS.request(wildcards.run)
+    if not request.exists():
+        return []
+    if PLAN is not None:
+        asked = PLAN.store.request(wildcards.run)
+        write_text(request, json.dumps({**asked, "start": time.time_ns()}))
+    return [of_checkout(request)]
+
+
+def order_of(wildcards):
+    """All that a training is told."""
+    if PLAN is None:
+        return read_result(RESULTS.order(wildcards.run))
+    return orders(wildcards.run) if is_open(wildcards) else None
+
+
+@functools.cache
+def orders(run):
+    return PLAN.order(run).plain()
+
+
+def ordered(key, otherwise):
+    """An input function: what of a training's order, where there is one."""
+
+    def value(wildcards):
+        order = order_of(wildcards)
+        return otherwise if order is None else key(order)
+
+    return value
+
+
+ordered_data = ordered(lambda order: ancient(str(RESULTS.data(order["data"]))), [])
+ordered_threads = ordered(lambda order: order["threads"], 1)
+ordered_weights = ordered(lambda order: backbone_files(order["spec"]), [])
+ordered_start = ordered(lambda order: files_to_start_from(order["initial"]), [])
+
+
+def backbone_files(spec):
+    """The weights files, of those that a spec's backbones start from, that are there."""
+    folder = Path(PROJECT.settings.data_dir)
+    return [of_checkout(file) for file in weights_files(spec["layers"], folder)]
+
+
+def files_to_start_from(run):
+    """The files of the run whose weights a run starts from; none for most."""
+    if run is None:
+        return []
+    return [RESULTS.run(run).record, RESULTS.run(run).checkpoints]
+
+
+def dataset_declared(wildcards):
+    """A data set's name, declaration and content, of which a prepared file is to be made."""
+    try:
+        name = PLAN.dataset_of(wildcards.data)
+        declared = PROJECT.datasets[name].model_dump(mode="json")
+        return {"name": name, "declared": declared, "content": PLAN.content(name).sha256}
     except ScratchbookError as error:
         raise WorkflowError(str(error))
 
 
-def dataset_of(wildcards):
-    """The prepared data of a notebook."""
-    return RESULTS.data(PROJECT.notebooks[wildcards.notebook].dataset)
+def made_by(wildcards):
+    """A finished run's spec, threads, prepared data and the run that it started from; of an open
+    one, those that it is to have."""
+    if PLAN is not None and is_open(wildcards):
+        order = orders(wildcards.run)
+        return order["spec"], order["threads"], order["data"], order["initial"]
+    if PLAN is None:
+        kept = read_result(RESULTS.run(wildcards.run).checksums)
+    else:
+        kept = PLAN.store.kept(wildcards.run)
+    return kept["spec"], kept["threads"], kept["data"], kept["initial"]
 
 
-def run_spec(wildcards):
-    """What determines an experiment's runs; what was recorded of them does not."""
-    spec = PROJECT.spec(wildcards.notebook, wildcards.experiment)
-    return {key: spec[key] for key in spec if not key.startswith("recorded_")}
+def data_read(wildcards):
+    """The prepared data that a run was trained on."""
+    return ancient(str(RESULTS.data(made_by(wildcards)[2])))
 
 
-def initial_run(wildcards):
-    """The run whose weights a run starts from, with its checkpoints; none for most."""
-    start = run_spec(wildcards).get("initial_weights")
-    if start is None:
-        return []
-    run = RESULTS.run(wildcards.notebook, start["experiment"], wildcards.seed)
-    return [run.record, run.checkpoints]
+def threads_used(wildcards):
+    """CPU threads that a run was trained with."""
+    return made_by(wildcards)[1]
 
 
 def pretrained_files(wildcards):
-    """The weights files, of those that an experiment's backbones start from, that are there."""
-    layers = run_spec(wildcards)["layers"]
-    return [
-        of_checkout(file)
-        for file in weights_files(layers, Path(PROJECT.settings.data_dir))
-    ]
+    """The weights files that a run's backbones start from and that are there."""
+    return backbone_files(made_by(wildcards)[0])
 
 
-def pretrained_folder(wildcards):
-    """Where an experiment's pretrained weights are to lie; the same for all that have none."""
-    layers = run_spec(wildcards)["layers"]
-    reads = any(
-        layer["class_name"] == "Backbone" and layer["config"]["weights"] != "none"
-        for layer in layers
-    )
-    return PROJECT.settings.data_dir if reads else "."
-
-
-def run_threads(wildcards):
-    """CPU threads of an experiment's trainings."""
-    return PROJECT.threads(wildcards.notebook, wildcards.experiment)
-
-
-def kept_epochs(wildcards):
-    """The epochs that Grad-CAM or a warm start asks for by number, each with what it is for."""
-    return PROJECT.kept_epochs(wildcards.notebook, wildcards.experiment)
+def initial_run(wildcards):
+    """The files of the run that a run started from."""
+    return files_to_start_from(made_by(wildcards)[3])
 
 
 def cam_choices(wildcards):
-    """What Grad-CAM is to look at."""
-    return PROJECT.cam(wildcards.notebook)
+    """What Grad-CAM is to look at under this name."""
+    every = map(PROJECT.cam, PROJECT.notebooks)
+    return next(
+        choices for choices in every if choices and cam_key(choices) == wildcards.cam
+    )
+
+
+def maps_of(notebook, experiment):
+    """The maps of an experiment's runs by seed, of those whose pixels can be had."""
+    if (cam := PLAN.cam(notebook)) is None:
+        return {}
+    runs = PLAN.runs(notebook)[experiment].items()
+    return {seed: RESULTS.run(run).cam(cam) for seed, run in runs if PLAN.has_pixels(run)}
+
+
+def maps_of_run(wildcards):
+    """The maps of one run."""
+    return maps_of(wildcards.notebook, wildcards.experiment)[int(wildcards.seed)]
 
 
 def maps_of_other_seeds(wildcards):
     """The experiment's maps under its other seeds, for drift to be held against."""
-    return [
-        RESULTS.run(wildcards.notebook, wildcards.experiment, seed).cam
-        for seed in PROJECT.seeds(wildcards.notebook)
-        if str(seed) != wildcards.seed
-    ]
+    maps = maps_of(wildcards.notebook, wildcards.experiment)
+    return [file for seed, file in maps.items() if seed != int(wildcards.seed)]
 
 
-def runs_of(notebook):
-    """The files of every run of a notebook."""
-    return [
-        RESULTS.run(notebook, experiment, seed)
-        for experiment in PROJECT.notebooks[notebook].experiments
-        for seed in PROJECT.seeds(notebook)
-    ]
+def read_files(notebook, *names):
+    """Files of a notebook's runs that a stage reads. In a bucket all of them, which are fetched; on
+    a disk only the metrics, which are made of the others: each further one costs time."""
+    if bucket.VARIABLE not in os.environ:
+        names = ["metrics"]
+    runs = [RESULTS.run(run) for runs in PLAN.runs(notebook).values() for run in runs.values()]
+    return [getattr(run, name) for run in runs for name in names]
 
 
 def evaluated_runs(wildcards):
     """What comparing a notebook's experiments reads."""
-    return [
-        file
-        for run in runs_of(wildcards.notebook)
-        for file in (run.record, run.history, run.predictions, run.metrics)
-    ]
+    return read_files(wildcards.notebook, "record", "history", "predictions", "metrics")
 
 
 def mapped_runs(wildcards):
-    """The Grad-CAM files of a notebook's runs; none if the notebook does not ask for them."""
-    if PROJECT.notebooks[wildcards.notebook].cam is None:
-        return []
-    runs = runs_of(wildcards.notebook)
-    return [file for run in runs for file in (run.cam, run.drift)]
+    """The drift of a notebook's runs, and in a bucket their maps; none where it asks for none."""
+    found, name = [], wildcards.notebook
+    for experiment in PROJECT.notebooks[name].experiments:
+        for seed, maps in maps_of(name, experiment).items():
+            found.append(RESULTS.notebook(name).drift(experiment, seed))
+            found += [maps] if bucket.VARIABLE in os.environ else []
+    return found
+
+
+def data_shown(wildcards):
+    """The prepared data of a notebook, for its pictures, where it can be had."""
+    data = PLAN.data_name(wildcards.notebook)
+    return [ancient(str(RESULTS.data(data)))] if PLAN.can_prepare(data) else []
 
 
 def compared_tables():
@@ -236,7 +341,9 @@ def compared_tables():
 def shown_results(_wildcards):
     """What the page and the crate tell of all notebooks' runs."""
     each = [SimpleNamespace(notebook=name) for name in PROJECT.notebooks]
-    data = sorted({dataset_of(notebook) for notebook in each})
+    data = sorted({file for notebook in each for file in data_shown(notebook)})
+    if bucket.VARIABLE not in os.environ:
+        return data
     return data + [
         file
         for notebook in each
@@ -274,17 +381,17 @@ def licence_file():
 
 def trial_of(wildcards):
     """What a notebook tries, without its words."""
-    return PROJECT.trial(wildcards.notebook)
+    return PLAN.trial(wildcards.notebook)
 
 
 def page_of(wildcards):
     """A notebook's page as declared."""
-    return PROJECT.page(wildcards.notebook)
+    return PLAN.page(wildcards.notebook)
 
 
 def all_pages(_wildcards):
     """The pages of all notebooks."""
-    return [PROJECT.page(name) for name in PROJECT.notebooks]
+    return [PLAN.page(name) for name in PROJECT.notebooks]
 
 
 def rule_graph(_wildcards):
@@ -293,3 +400,4 @@ def rule_graph(_wildcards):
 
 
 reach_bucket()
+PLAN = make_plan() if is_first_process() else None

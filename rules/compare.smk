@@ -7,6 +7,7 @@ rule compare_experiments:
             caption="../report/captions/compare.rst",
         ),
         pairs=NOTEBOOK.comparisons,
+        index=NOTEBOOK.runs,
         markdown=NOTEBOOK.compare_markdown,
         latex=NOTEBOOK.compare_latex,
     log:

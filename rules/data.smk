@@ -1,10 +1,10 @@
 rule prepare_dataset:
     output:
-        RESULTS.data("{dataset}"),
+        RESULTS.data("{data}"),
     log:
-        RESULTS.log("data", "{dataset}"),
+        RESULTS.log("data", "{data}"),
     benchmark:
-        RESULTS.benchmark(RESULTS.log("data", "{dataset}"))
+        RESULTS.benchmark(RESULTS.log("data", "{data}"))
     conda:
         "../envs/data.yaml"
     threads: 2
@@ -12,11 +12,7 @@ rule prepare_dataset:
         mem_mb=2000,
         runtime=60,
     params:
-        code=stage_code("prepare_dataset.py"),
-        spec=lambda wildcards: PROJECT.datasets[wildcards.dataset].model_dump(
-            mode="json"
-        ),
-        source=dataset_source,
+        dataset=dataset_declared,
         data_dir=PROJECT.settings.data_dir,
         limit=PROJECT.image_limit,
     script:

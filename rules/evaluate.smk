@@ -4,9 +4,9 @@ rule evaluate_run:
     output:
         RUN.metrics,
     log:
-        RESULTS.run_log("evaluate", *WILDCARDS),
+        RESULTS.log("{run}", "evaluate"),
     benchmark:
-        RESULTS.benchmark(RESULTS.run_log("evaluate", *WILDCARDS))
+        RESULTS.benchmark(RESULTS.log("{run}", "evaluate"))
     conda:
         "../envs/statistics.yaml"
     threads: 1

@@ -17,6 +17,11 @@ CHANGED = (AttributeError, ImportError, LookupError, TypeError)
 SNAKEMAKE_RECORDS = (Path(".snakemake/metadata"), Path(".snakemake/incomplete"))
 
 
+# Where Snakemake copies outputs in `update()` to, while their job runs. A folder that a killed
+# Snakemake left there would make every later job of that output fail.
+BACKUPS = Path(".snakemake/backup")
+
+
 @contextmanager
 def needed_to(purpose):
     """Around a use that nothing can stand in for: where it is missing, an error of one sentence."""
@@ -62,6 +67,18 @@ def is_first_process():
     Uses `workflow.is_main_process`. Missing: yes; each job then reads all that the first does.
     """
     return getattr(workflow, "is_main_process", True)
+
+
+def gpus_allowed():
+    """How many GPUs `--resources gpu=…` allows; None where it says nothing.
+
+    Uses `workflow.resource_settings.resources`. Missing: None.
+    """
+    with suppress(*CHANGED):
+        resources = workflow.resource_settings.resources
+        allowed = resources.get("gpu")
+        return None if allowed is None else int(getattr(allowed, "value", allowed))
+    return None
 
 
 def default_storage():

@@ -6,7 +6,7 @@ rule write_notebook:
         ],
         runs=evaluated_runs,
         maps=mapped_runs,
-        data=dataset_of,
+        data=data_shown,
         catalogs=catalogs(),
     output:
         notebook=report(

@@ -1,35 +1,62 @@
+# A finished run is a source file, no job's output: nothing that a workflow does overwrites or deletes
+# one. Training writes elsewhere, and `only_if_open` keeps the jobs of finished runs from being made.
+
+
+rule order_run:
+    output:
+        update(RESULTS.order("{run}")),
+    log:
+        RESULTS.log("{run}", "order"),
+    params:
+        order=order_of,
+    script:
+        "../workflow/scripts/order_run.py"
+
+
 rule train_run:
     input:
-        data=dataset_of,
-        pretrained=pretrained_files,
-        initial=initial_run,
+        order=RESULTS.order("{run}"),
+        data=ordered_data,
+        pretrained=ordered_weights,
+        initial=ordered_start,
     output:
-        history=RUN.history,
-        checkpoints=directory(RUN.checkpoints),
-        predictions=RUN.predictions,
-        run=RUN.record,
+        temp(directory(RESULTS.trained("{run}").folder)),
     log:
-        RESULTS.run_log("train", *WILDCARDS),
+        RESULTS.log("{run}", "train"),
     benchmark:
-        RESULTS.benchmark(RESULTS.run_log("train", *WILDCARDS))
+        RESULTS.benchmark(RESULTS.log("{run}", "train"))
     conda:
         "../envs/keras.yaml"
-    threads: run_threads
+    threads: ordered_threads
     resources:
         gpu=1,
         mem_mb=6000,
         runtime=720,
     params:
-        code=stage_code("train_run.py"),
-        spec=run_spec,
-        keep_epochs=kept_epochs,
-        precision=PROJECT.settings.precision,
-        pretrained=pretrained_folder,
-        # Snakemake lowers `threads` to `--cores`, and the last digits depend on how many there are.
-        threads=run_threads,
+        order=order_of,
+        pretrained=PROJECT.settings.data_dir,
         # Undeclared, since Snakemake deletes declared outputs before a job starts: a killed
-        # training goes on from here.
-        state=str(RESULTS.state(*WILDCARDS)),
-        progress=str(RESULTS.progress(*WILDCARDS)),
+        # training goes on from here, and one whose files were lost writes them anew.
+        state=str(RESULTS.state("{run}")),
+        progress=str(RESULTS.progress("{run}")),
     script:
         "../workflow/scripts/train_run.py"
+
+
+rule keep_run:
+    input:
+        trained=RESULTS.trained("{run}").folder,
+        again=asked_again,
+        gate=only_if_open,
+    output:
+        record=update(RUN.record),
+        history=update(RUN.history),
+        predictions=update(RUN.predictions),
+        checkpoints=update(directory(RUN.checkpoints)),
+        checksums=update(RUN.checksums),
+    log:
+        RESULTS.log("{run}", "keep"),
+    params:
+        results=str(RESULTS.folder),
+    script:
+        "../workflow/scripts/keep_run.py"

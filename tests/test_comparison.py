@@ -30,7 +30,7 @@ from scratchbook.comparison import (
     resolve_claim,
     write_comparison,
 )
-from scratchbook.comparison.changes import layer_diff
+from scratchbook.changes import layer_diff
 from scratchbook.comparison.statistics import (
     accuracies_interval,
     accuracy_interval,

@@ -200,7 +200,7 @@ def test_the_backend_is_the_one_that_keras_would_choose(
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     if file is not None:
         (tmp_path / "keras.json").write_text(file)
-    assert hardware._backend_of_keras() == backend
+    assert hardware.default_backend() == backend
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from scratchbook.results.paths import StateFiles
+from scratchbook.results.paths import RunFiles, StateFiles
+from scratchbook.results.records import Kept
 
 VARIABLE = "SCRATCHBOOK_BUCKET"  # of the environment, in which jobs are told of the bucket
 SHARE = 20  # at most one of so many seconds goes to copying
@@ -68,6 +69,37 @@ class Bucket:
             kept.retrieve_object()
             with tarfile.open(local) as archive:
                 yield archive
+
+    def names(self, folder: Path) -> set[str]:
+        """All objects below a folder, by their places in it; one listing."""
+        kept = self._provider.object(f"{self.prefix}/{folder}")
+        if hasattr(kept, "get_subkeys"):  # S3, whose plugin lists no pattern
+            found = (item.key for item in kept.get_subkeys())
+        else:
+            pattern = self._provider.object(f"{self.prefix}/{folder}/{{any}}")
+            found = pattern.list_candidate_matches()
+        return {name.partition(f"{folder}/")[2] for name in found} - {""}
+
+    def read(self, name: str | Path) -> bytes | None:
+        """An object's content; None where there is none."""
+        with self._object(name) as (kept, local):
+            if not kept.exists():
+                return None
+            kept.retrieve_object()
+            return local.read_bytes()
+
+    def fetch(self, name: str | Path, target: Path) -> None:
+        """Writes an object's content to a file."""
+        with self._object(name) as (kept, local):
+            kept.retrieve_object()
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(local, target)
+
+    def store(self, name: str | Path, file: Path) -> None:
+        """Makes the object `name` of a file."""
+        with self._object(name) as (kept, local):
+            shutil.copyfile(file, local)
+            kept.store_object()
 
     def remove(self, name: str | Path) -> None:
         """Removes the object `name`, where there is one."""
@@ -119,8 +151,51 @@ def kept_state(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
 
     with _repeated(copy, say):
         yield
-    with _told(say):
-        bucket.remove(name)
+
+
+def kept_by_another(run: RunFiles, place: RunFiles, say: Callable[[str], None]) -> bool:
+    """Whether the bucket has a whole run already, from a Snakemake elsewhere; then `place` is it.
+
+    Args:
+        run: where it lies in the bucket's results.
+        place: where its files go here.
+        say: takes a line for the log and the terminal.
+    """
+    if (description := os.getenv(VARIABLE)) is None:
+        return False
+    bucket = Bucket(description)
+    if (sums := bucket.read(run.checksums)) is None:
+        return False
+    names = [*json.loads(sums)["files"], run.checksums.name]
+    try:
+        for name in names:
+            bucket.fetch(run.folder / name, place.folder / name)
+    except Exception as error:
+        say(f"what is in the bucket of this run is not whole ({error}): it is kept anew")
+        shutil.rmtree(place.folder)
+        return False
+    say(f"another Snakemake has kept this run in {bucket.prefix}")
+    return True
+
+
+def put_aside_in_bucket(run: RunFiles, earlier: Callable[[Kept], Path]) -> None:
+    """Copies a run that is in the bucket to where earlier ones lie; nothing where there is none.
+
+    Args:
+        run: where it lies in the bucket's results.
+        earlier: where it goes.
+    """
+    if (description := os.getenv(VARIABLE)) is None:
+        return
+    bucket = Bucket(description)
+    if (sums := bucket.read(run.checksums)) is None:
+        return
+    kept: Kept = json.loads(sums)
+    with tempfile.TemporaryDirectory(prefix="scratchbook-earlier-") as folder:
+        for name in [*kept["files"], run.checksums.name]:
+            bucket.fetch(run.folder / name, file := Path(folder) / Path(name).name)
+            bucket.store(earlier(kept) / name, file)
+            file.unlink()
 
 
 def fetch_records(folder: Path, unfinished: Path, name: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from rocrate.model.entity import Entity
 from rocrate.rocrate import ROCrate
 
+from scratchbook.results.errors import readable
 from scratchbook.results.files import write_json
 from scratchbook.results.paths import Results, RunFiles
 from scratchbook.results.prepared import Prepared
@@ -68,8 +69,8 @@ def write_crate(
         run: read_record(RunFiles(crate.root / run.folder))
         for page in pages
         for experiment in page["experiments"]
-        for seed in page["seeds"]
-        for run in [results.run(page["name"], experiment["name"], seed)]
+        for name in experiment["runs"].values()
+        for run in [results.run(name)]
     }
     crate.name = ", ".join(page["title"] for page in pages)
     crate.description = " ".join(page["goal"] for page in pages)
@@ -82,8 +83,8 @@ def write_crate(
         crate.license = crate.file(licence, "The licence of the code")
     workflow = _workflow(crate, snakefile, records.values())
     settings = [crate.file(path, f"Configuration: {Path(path).name}") for path in config]
-    datasets = sorted({page["dataset"] for page in pages})
-    data = {name: _data(crate, results.data(name), name) for name in datasets}
+    used = sorted({record["data"]["file"] for record in records.values()})
+    data = {name: _data(crate, results.data(name), name) for name in used}
     shown = crate.file(report, "The page of all results")
     tables = [
         crate.file(path, f"{page['title']}: {about}")
@@ -180,7 +181,9 @@ def _software(crate: _Crate, name: str, version: str) -> Entity:
 
 def _data(crate: _Crate, path: Path, name: str) -> Entity:
     """A prepared data set with the hash of what it was made from."""
-    prepared = Prepared(crate.root / path)
+    prepared = readable(Prepared, crate.root / path)
+    if prepared is None:  # the runs are as good where their data were cleared away
+        return crate.file(path, name)
     file = crate.file(path, prepared.title)
     file["description"] = f"Prepared from {prepared.source}"
     file["identifier"] = crate.thing(
@@ -205,7 +208,7 @@ def _training(
         name=f"Training of {name}",
         description=f"{record['id']} on {device}, {record['backend']}, {record['precision']}",
         instrument=script,
-        object=[seed, data[record["data"]["dataset"]]],
+        object=[seed, data[record["data"]["file"]]],
         result=[
             crate.file(run.record, f"Record of {name}"),
             crate.file(run.history, f"Learning curves of {name}"),

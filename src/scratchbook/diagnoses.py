@@ -20,7 +20,7 @@ from scratchbook.config.diagnoses import DIAGNOSES, Diagnosis, Scope, Thresholds
 from scratchbook.language import tr
 from scratchbook.results.errors import MissingError
 from scratchbook.results.paths import Results, RunFiles
-from scratchbook.results.reading import is_outdated, read_history, read_metrics
+from scratchbook.results.reading import read_history, read_metrics
 from scratchbook.results.records import History, Metrics, SplitMetrics
 from scratchbook.specs import Page, Recorded, Spec
 
@@ -156,9 +156,8 @@ def diagnose(
     for experiment in page["experiments"]:
         name, spec = experiment["name"], experiment["spec"]
         by_seed = {
-            seed: diagnose_run(name, run, limits)
-            for seed in page["seeds"]
-            if not is_outdated(run := results.run(page["name"], name, seed), spec)
+            seed: diagnose_run(name, results.run(run), limits)
+            for seed, run in experiment["runs"].items()
         }
         measured = _merged(by_seed)
         recorded = diagnose_recorded(
@@ -189,8 +188,11 @@ def diagnose_run(experiment: str, run: RunFiles, limits: Thresholds) -> list[Fin
     Raises:
         DamagedError: one of them is there and cannot be read.
     """
+    metrics = _if_there(read_metrics, run)
+    if metrics and (epoch := metrics.get("diverged")) is not None:
+        return [Finding("NAN", experiment, {"epoch": epoch}, "" if epoch else "inherited")]
     seen = RunSeen(history=_if_there(read_history, run))
-    if metrics := _if_there(read_metrics, run):
+    if metrics:
         if trouble := metrics.get("trouble"):
             seen = replace(seen, trouble={"epoch": metrics["epoch"], "trouble": trouble[0]})
         if measured := _measured(metrics):
@@ -427,8 +429,8 @@ def _measured(metrics: Metrics) -> SplitMetrics | None:
 def _first_prior(page: Page, results: Results) -> Prior | None:
     """Of the images that choose the epoch, as the first measured run has them."""
     for experiment in page["experiments"]:
-        for seed in page["seeds"]:
-            metrics = _if_there(read_metrics, results.run(page["name"], experiment["name"], seed))
+        for run in experiment["runs"].values():
+            metrics = _if_there(read_metrics, results.run(run))
             if metrics and (measured := _measured(metrics)):
                 return Prior.of(measured)
     return None

@@ -18,6 +18,7 @@ from scratchbook.results.files import write_json
 from scratchbook.results.hdf5 import Predictions, open_predictions
 from scratchbook.results.records import (
     BriefMetrics,
+    LastMetrics,
     Metrics,
     Proportion,
     ReliabilityBin,
@@ -34,13 +35,20 @@ def evaluate(predictions: Path) -> Metrics:
     """Every figure of `metrics.json`, all of them at the run's best epoch.
 
     A split whose logits are not finite has no figures; `trouble` then says so in a sentence each
-    (and `last.trouble` for the last epoch).
+    (and `last.trouble` for the last epoch). A run that diverged has those of its last whole epochs,
+    and `diverged`.
 
     Raises:
         MissingError, DamagedError: there are no predictions, or some that cannot be measured.
     """
     with open_predictions(predictions) as said:
         names = said.class_names
+        if said.is_empty:
+            nothing: LastMetrics = {"epoch": 0, "splits": {}}
+            return {
+                "epoch": 0, "validation": said.validation, "class_names": names, "splits": {},
+                "diverged": said.diverged or 0, "last": nothing,
+            }  # fmt: skip
         best, trouble = _measured(said, "best", lambda split: evaluate_split(split, names))
         last, last_trouble = _measured(said, "last", _brief)
         if not best and not trouble:
@@ -53,6 +61,8 @@ def evaluate(predictions: Path) -> Metrics:
             **({"trouble": trouble} if trouble else {}),  # type: ignore[typeddict-item]
             "last": {"epoch": said.epoch("last"), "splits": last},
         }
+        if said.diverged is not None:
+            metrics["diverged"] = said.diverged
     if last_trouble:
         metrics["last"]["trouble"] = last_trouble
     return metrics

@@ -180,7 +180,7 @@ def keras_device(threads: int, gpu: bool, say: Callable[[str], None]) -> Iterato
     """
     folder = Path(tempfile.gettempdir()) / "scratchbook-gpus"
     devices = gpu_ids() if gpu else []
-    backend = _backend_of_keras()
+    backend = default_backend()
     # A build for CPUs must not wait for a GPU.
     with leased_gpu(folder, say) if devices and _is_for_cuda(backend) else nullcontext():
         on_gpu = prepare_keras(threads, gpu)
@@ -192,7 +192,7 @@ def keras_device(threads: int, gpu: bool, say: Callable[[str], None]) -> Iterato
         yield on_gpu
 
 
-def _backend_of_keras() -> str:
+def default_backend() -> str:
     """The backend that Keras will choose. Asking Keras would import it, and on torch it looks for
     GPUs then, after which CUDA_VISIBLE_DEVICES counts no more."""
     if named := os.environ.get("KERAS_BACKEND"):

@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import platform
 import subprocess
-import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 
-from scratchbook.results.records import Git
+from scratchbook.results.records import Git, RunRecord
 
+MOST = 4  # runs that are named of each kind
 NUMERIC_PACKAGES = {  # of each Keras backend: what the bits of a run can hang on
     "tensorflow": ["keras", "tensorflow", "tensorflow-cpu", "numpy", "h5py"],
     "jax": ["keras", "jax", "jaxlib", "numpy", "h5py"],
@@ -41,14 +41,41 @@ def describe_packages(names: Iterable[str]) -> dict[str, str]:
     return versions
 
 
-def hash_code() -> str:
-    """The sha256 over the sources of this package's modules that this process has imported."""
-    modules = {name: sys.modules[name] for name in sys.modules if name.startswith("scratchbook.")}
-    files = {name: module.__file__ for name, module in modules.items() if module.__file__}
-    digest = hashlib.sha256()
-    for name in sorted(files):
-        digest.update(name.encode() + Path(files[name]).read_bytes())
-    return digest.hexdigest()
+def mixtures(runs: Mapping[str, RunRecord]) -> list[str]:
+    """What runs differ in that nobody asked for, with who has what: the numbers of our own code,
+    Keras, the device, the resolved precision and backend.
+
+    Args:
+        runs: by what they are called.
+
+    Returns:
+        `precision: float32 (few seed 0), mixed_bfloat16 (few seed 1, many seed 0)`, one for each.
+    """
+    aspects: dict[str, Callable[[RunRecord], object]] = {
+        "precision": lambda run: run["precision"],
+        "backend": lambda run: run["backend"],
+        "Keras": lambda run: run["packages"].get("keras", "unknown"),
+        "device": lambda run: run["device"],
+        "prepared data": lambda run: run["data"]["arrays_sha256"][:7],
+    }
+    numbers = {name for run in runs.values() for name in run["training"]}
+    for name in sorted(numbers):
+        aspects[f"our code for {name}"] = lambda run, name=name: run["training"].get(name)  # type: ignore[misc]
+    found = []
+    for aspect, value_of in aspects.items():
+        who: dict[str, list[str]] = {}
+        for name, run in runs.items():
+            if (value := value_of(run)) is not None:
+                who.setdefault(str(value), []).append(name)
+        if len(who) > 1:
+            told = (f"{value} ({_listed(names)})" for value, names in who.items())
+            found.append(f"{aspect}: {', '.join(told)}")
+    return found
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST} more" if len(names) > MOST else ""
+    return ", ".join(names[:MOST]) + more
 
 
 def describe_git(folder: Path) -> Git:

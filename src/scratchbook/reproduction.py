@@ -10,7 +10,7 @@ from statistics import fmean
 
 from scratchbook.diagnoses import diagnose_run, thresholds_of, unmuted
 from scratchbook.errors import ScratchbookError, nearest
-from scratchbook.results.paths import Results, RunFiles
+from scratchbook.results.paths import Records, Results, RunFiles
 from scratchbook.results.reading import read_history, read_metrics, read_record
 from scratchbook.results.records import History, Metrics, RunRecord, SplitMetrics
 from scratchbook.specs import DeclaredExperiment, Page, Trial
@@ -37,7 +37,7 @@ class Record:
         return self.metrics["splits"][self.metrics["validation"]]
 
 
-def collect_records(results: Results, trials: Iterable[Trial], records: Results) -> list[Path]:
+def collect_records(results: Results, trials: Iterable[Trial], records: Records) -> list[Path]:
     """Copies the text records of every finished run.
 
     A run that answers with NaN has no figures to keep.
@@ -46,25 +46,35 @@ def collect_records(results: Results, trials: Iterable[Trial], records: Results)
         The folders that were written, in the order in which the experiments are declared.
     """
     written = []
-    names = [(trial["name"], one["name"]) for trial in trials for one in trial["experiments"]]
-    for notebook, experiment in names:
-        for run in results.runs(notebook, experiment):
-            needed = run.record, run.metrics, run.history  # what the page is made from
-            if not all(file.is_file() for file in needed) or "trouble" in read_metrics(run):
-                continue
-            kept = records.run(notebook, experiment, run.seed)
-            kept.folder.mkdir(parents=True, exist_ok=True)
-            copies = kept.record, kept.metrics, kept.history, kept.drift
-            for file, copy in zip((*needed, run.drift), copies, strict=True):
-                copy.unlink(missing_ok=True)
-                if file.is_file():
-                    shutil.copyfile(file, copy)
-            written.append(kept.folder)
+    wanted = [
+        (trial["name"], one["name"], seed, run)
+        for trial in trials
+        for one in trial["experiments"]
+        for seed, run in one["runs"].items()
+    ]
+    for notebook, experiment, seed, name in wanted:
+        run = results.run(name)
+        needed = run.record, run.metrics, run.history  # what the page is made from
+        if not all(file.is_file() for file in needed) or not _has_figures(read_metrics(run)):
+            continue
+        kept = records.run(notebook, experiment, seed)
+        drift = (of.notebook(notebook).drift(experiment, seed) for of in (results, records))
+        copies = kept.record, kept.metrics, kept.history
+        for file, copy in [*zip(needed, copies, strict=True), tuple(drift)]:
+            copy.unlink(missing_ok=True)
+            if file.is_file():
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, copy)
+        written.append(kept.folder)
     return written
 
 
+def _has_figures(metrics: Metrics) -> bool:
+    return "trouble" not in metrics and "diverged" not in metrics
+
+
 def reproduction_page(
-    pages: Sequence[Page], records: Results, remarks: Mapping[str, Mapping[str, str]]
+    pages: Sequence[Page], records: Records, remarks: Mapping[str, Mapping[str, str]]
 ) -> str:
     """The Markdown page: a table and the differences of each notebook.
 
@@ -100,7 +110,7 @@ Findings are explained in [diagnoses.md](diagnoses.md).
     return "\n".join([intro, *chapters])
 
 
-def _chapter(page: Page, records: Results, remarks: Mapping[str, str]) -> str:
+def _chapter(page: Page, records: Records, remarks: Mapping[str, str]) -> str:
     rows, words, absent = [], [], []
     found: list[Record] = []
     for experiment in page["experiments"]:

@@ -73,6 +73,8 @@ class DeclaredExperiment(TypedDict):
     parent: str | None
     recorded: Recorded
     spec: Spec
+    runs: dict[int, str]  # of each seed: where it lies in the store; a plan's to fill in
+    left_out: list[int]  # seeds that take no part
     group: NotRequired[str]  # the grid that made it, and with which values
     point: NotRequired[dict[str, Any]]
     title: NotRequired[str]
@@ -94,6 +96,7 @@ class Trial(TypedDict):
 
     name: str
     dataset: str
+    data: str  # the prepared file; a plan's to fill in
     validation: Literal["validation", "test"]
     baseline: str
     metric: str
@@ -139,14 +142,13 @@ class Page(Trial):
     key_results: list[KeyResult]
 
 
-def declared_otherwise(spec: Spec, trained: Spec) -> list[str]:
-    """The keys of a resolved spec as it is declared now that a run was not trained with.
-
-    What was recorded elsewhere (`recorded_*`) is no part of a training.
-    """
-    now, then = dict(spec), dict(trained)
+def settings_changed(spec: Spec, before: Spec) -> list[str]:
+    """The keys of a resolved spec that another one has other values of; names are no settings."""
+    now, then = dict(spec), dict(before)
     return [
         key
         for key in sorted(now | then)
-        if not key.startswith("recorded_") and now.get(key) != then.get(key)
+        if key not in ("dataset", "initial_weights")
+        and not key.startswith("recorded_")
+        and now.get(key) != then.get(key)
     ]

@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from scratchbook.console import aligned, cell, duration
-from scratchbook.results.errors import ResultError
-from scratchbook.results.paths import Results, RunFiles
+from scratchbook.plan import Plan
+from scratchbook.provenance import mixtures
+from scratchbook.results.errors import ResultError, readable
+from scratchbook.results.paths import RunFiles
 from scratchbook.results.progress import Progress, is_gone, read_progress
 from scratchbook.results.reading import read_epochs, read_record
-from scratchbook.specs import Spec, Trial, declared_otherwise
 
-State = Literal["waiting", "training", "failed", "stale", "done"]
+State = Literal["waiting", "training", "failed", "stale", "done", "diverged"]
 
 HEADER = ("notebook", "experiment", "seed", "state", "epoch", "val accuracy", "images/s", "left")
 FIRST_EPOCH_SECONDS = 900  # a job may tell nothing this long before its first epoch is over
@@ -42,24 +43,36 @@ class RunStatus:
     """Why it failed or is stale, or which epoch was best."""
 
 
-def run_statuses(results: Results, trials: Iterable[Trial], now: float) -> list[RunStatus]:
+def run_statuses(plan: Plan, notebooks: Iterable[str], now: float) -> list[RunStatus]:
     """The state of every run, in the order in which they are declared.
 
-    Seeds that have left files count too: they may have been asked for on the command line.
-
     Args:
-        results: where they lie.
-        trials: the notebooks.
+        plan: what is wanted and what is there.
+        notebooks: whose runs.
         now: seconds since 1970, to tell how long a job has told nothing.
     """
     return [
-        _run_status(results, (trial["name"], experiment["name"], seed), experiment["spec"], now)
-        for trial in trials
-        for experiment in trial["experiments"]
-        for seed in sorted(
-            {*trial["seeds"], *results.seeds_begun(trial["name"], experiment["name"])}
-        )
-    ]
+        _run_status(plan, run, RunStatus(
+            notebook, experiment, seed, "waiting", plan.spec(notebook, experiment)["epochs"]
+        ), now)
+        for notebook in notebooks
+        for experiment, runs in plan.runs(notebook).items()
+        for seed, run in runs.items()
+    ]  # fmt: skip
+
+
+def mixed_answers(plan: Plan, notebooks: Iterable[str]) -> list[str]:
+    """A line for each notebook and thing that its finished runs differ in without being asked to."""
+    lines = []
+    for notebook in notebooks:
+        records = {
+            f"{experiment} seed {seed}": record
+            for experiment, runs in plan.runs(notebook).items()
+            for seed, run in runs.items()
+            if (record := readable(read_record, plan.results.run(run)))
+        }
+        lines += [f"{notebook}: mixed {text}" for text in mixtures(records)]
+    return lines
 
 
 def status_table(rows: list[RunStatus]) -> str:
@@ -70,36 +83,38 @@ def status_table(rows: list[RunStatus]) -> str:
     return "\n".join([*lines, f"{len(rows)} run{'s' * (len(rows) != 1)}: {told or 'none'}"])
 
 
-def _run_status(results: Results, names: tuple[str, str, int], spec: Spec, now: float) -> RunStatus:
-    row = RunStatus(*names, "waiting", spec["epochs"])
-    run, unfinished = results.run(*names), results.state(*names).is_dir()
-    if not unfinished and run.record.is_file():
-        return _finished(row, run, spec)
-    told = read_progress(results.progress(*names))
-    if told is None or told["stage"] != "training":
-        return row
+def _run_status(plan: Plan, run: str, row: RunStatus, now: float) -> RunStatus:
+    results = plan.results
+    try:
+        kept = plan.store.kept(run)
+    except ResultError as error:
+        return replace(row, state="failed", detail=f"{error.file}: {error.brief}")
+    again = results.request(run).exists()
+    if kept and not again:
+        return _finished(row, results.run(run))
+    told = read_progress(results.progress(run))
+    unfinished = results.state(run).is_dir()
+    if told is None or told["stage"] != "training" or (again and not unfinished):
+        return replace(row, detail="to be trained again") if again else row
     return _unfinished(row, told, now - told["updated"], unfinished)
 
 
-def _finished(row: RunStatus, files: RunFiles, spec: Spec) -> RunStatus:
+def _finished(row: RunStatus, files: RunFiles) -> RunStatus:
     try:
         run = read_record(files)
+        row = replace(row, epoch=run["epochs"], images_per_second=run["images_per_second"])
+        if (epoch := run.get("diverged")) is not None:
+            return replace(row, state="diverged", detail=f"in epoch {epoch}" if epoch else "")
         best = {row["epoch"]: row for row in read_epochs(files)}[run["best_epoch"]]
     except (ResultError, KeyError) as error:
-        file = error.file if isinstance(error, ResultError) else files.record
-        cure = "remove it, and Snakemake trains the run again"
-        return replace(row, state="failed", detail=f"{file} cannot be read; {cure}")
-    row = replace(
+        told = error.brief if isinstance(error, ResultError) else "has no best epoch"
+        return replace(row, state="failed", detail=f"{files.folder} {told}")
+    return replace(
         row,
         state="done",
-        epoch=run["epochs"],
         val_accuracy=best["val_accuracy"],
-        images_per_second=run["images_per_second"],
         detail=f"best in epoch {run['best_epoch']}",
     )
-    if changed := declared_otherwise(spec, run["spec"]):
-        return replace(row, state="stale", detail=f"declared otherwise now: {', '.join(changed)}")
-    return row
 
 
 def _unfinished(row: RunStatus, told: Progress, quiet: float, has_state: bool) -> RunStatus:

@@ -56,7 +56,7 @@ def verify_run(results: Results, run: RunFiles, scratch: Path, pretrained: Path)
     if answer.returncode:
         said = answer.stderr.strip() or f"the training ended with code {answer.returncode}"
         raise ScratchbookError(f"it cannot be trained again: {said.splitlines()[-1]}")
-    repeated = Results(scratch).run(recorded["notebook"], recorded["experiment"], recorded["seed"])
+    repeated = Results(scratch).trained(run.name)
     difference = first_difference(run, repeated)
     circumstances = changed_circumstances(recorded, read_record(repeated))
     if difference and circumstances:
@@ -76,11 +76,14 @@ def first_difference(kept: RunFiles, repeated: RunFiles) -> str:
 def changed_circumstances(recorded: RunRecord, now: RunRecord) -> list[str]:
     """What, of all that a run's numbers depend on beside its spec, is not what it was."""
     then_and_now = {
-        "data": (recorded["data"]["sha256"], now["data"]["sha256"]),
+        "data": (recorded["data"]["arrays_sha256"], now["data"]["arrays_sha256"]),
+        **{
+            f"our code for {name}": (recorded["training"].get(name), now["training"].get(name))
+            for name in sorted(recorded["training"] | now["training"])
+        },
         "commit": (recorded["git"]["commit"], now["git"]["commit"]),
         "Python": (recorded["python"], now["python"]),
-        "cpu": (recorded["hardware"]["cpu"], now["hardware"]["cpu"]),
-        "gpus": (recorded["hardware"]["gpus"], now["hardware"]["gpus"]),
+        "device": (recorded["device"], now["device"]),
         **{
             package: (recorded["packages"].get(package), now["packages"].get(package))
             for package in sorted(recorded["packages"] | now["packages"])
@@ -98,7 +101,6 @@ def repeat(results: Results, run: RunFiles, scratch: Results, pretrained: Path) 
     from scratchbook.hardware import describe_hardware, keras_device
 
     record = read_record(run)
-    notebook, experiment, seed = record["notebook"], record["experiment"], record["seed"]
     threads, on_gpu = record["hardware"]["threads"], bool(record["hardware"]["gpus"])
     with keras_device(threads, on_gpu, print) as has_gpu:
         from scratchbook.results.prepared import Prepared
@@ -107,16 +109,30 @@ def repeat(results: Results, run: RunFiles, scratch: Results, pretrained: Path) 
 
         if has_gpu != on_gpu:
             raise ScratchbookError("it was trained on a GPU, and there is none here")
-        start = record["spec"].get("initial_weights")
+        start = record["initial"]["run"] if "initial" in record else None
+        order = Order(
+            key=record["key"],
+            notebook=record["notebook"],
+            experiment=record["experiment"],
+            spec=record["spec"],
+            seed=record["seed"],
+            precision=record["precision"],
+            backend=record["backend"],
+            threads=threads,
+            keep_epochs={},
+            data=record["data"]["file"],
+            pretrained=record["pretrained"],
+            initial=start,
+        )
         train_run(
-            Order(notebook, experiment, record["spec"], seed, record["precision"], keep_epochs={}),
-            Prepared(results.data(record["data"]["dataset"])),
-            scratch.run(notebook, experiment, seed),
-            scratch.state(notebook, experiment, seed),
+            order,
+            Prepared(results.data(order.data)),
+            scratch.trained(run.name),
+            scratch.state(run.name),
             hardware=describe_hardware(threads, on_gpu),
             code=Path(__file__).parent,
             pretrained=pretrained,
-            initial_run=results.run(notebook, start["experiment"], seed) if start else None,
+            initial_run=results.run(start) if start else None,
             console=Printer(),
         )
 

@@ -5,6 +5,5 @@ from pathlib import Path
 from scratchbook.console import job_log
 from scratchbook.evaluation import write_metrics
 
-name = "{notebook}/{experiment} seed {seed}".format(**snakemake.wildcards)
-with job_log(snakemake.log[0], name):
+with job_log(snakemake.log[0], snakemake.wildcards.run):
     write_metrics(Path(snakemake.input.predictions), Path(snakemake.output[0]))

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from scratchbook.cam.drift import write_drift
 from scratchbook.console import job_log
-from scratchbook.results.paths import RunFiles
 
 name = "{notebook}/{experiment} seed {seed}".format(**snakemake.wildcards)
 with job_log(snakemake.log[0], name):
-    mine, *others = (
-        RunFiles(Path(file).parent) for file in [snakemake.input.maps, *snakemake.input.other_seeds]
+    write_drift(
+        Path(snakemake.input.maps),
+        Path(snakemake.output[0]),
+        [Path(file) for file in snakemake.input.other_seeds],
     )
-    write_drift(mine, others)

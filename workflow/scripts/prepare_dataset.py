@@ -6,13 +6,15 @@ from scratchbook.config.datasets import Dataset
 from scratchbook.console import job_log
 from scratchbook.data.prepare import prepare
 
-with job_log(snakemake.log[0], snakemake.wildcards.dataset) as console:
+dataset = snakemake.params.dataset
+with job_log(snakemake.log[0], dataset["name"]) as console:
     prepare(
-        snakemake.wildcards.dataset,
-        Dataset.model_validate(snakemake.params.spec),
+        dataset["name"],
+        Dataset.model_validate(dataset["declared"]),
         Path(snakemake.params.data_dir),
         Path(snakemake.output[0]),
         say=console.say,
         on_progress=console.progress,
         limit=snakemake.params.limit,
+        content=dataset["content"],
     )

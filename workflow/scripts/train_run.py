@@ -1,44 +1,35 @@
-"""Rule train_run: one experiment with one seed in, weights, history, predictions, run.json out."""
+"""Rule train_run: an order and prepared data in, weights, history, predictions, run.json out."""
 
+import json
+import os
 from pathlib import Path
 
 from scratchbook.bucket import kept_state
 from scratchbook.console import job_log
-from scratchbook.hardware import describe_hardware, keras_device, resolve_precision
+from scratchbook.hardware import describe_hardware, keras_device
 from scratchbook.results.progress import ProgressFile
+from scratchbook.training.order import Order
 
-notebook, experiment, seed = (
-    snakemake.wildcards.notebook,
-    snakemake.wildcards.experiment,
-    int(snakemake.wildcards.seed),
-)
-name, state = f"{notebook}/{experiment} seed {seed}", Path(snakemake.params.state)
+order = Order.from_plain(json.loads(Path(snakemake.input.order).read_text(encoding="utf-8")))
+os.environ["KERAS_BACKEND"] = order.backend
+name, state = f"{order.notebook}/{order.experiment} seed {order.seed}", Path(snakemake.params.state)
 progress = ProgressFile(Path(snakemake.params.progress), "training")
 with (
     job_log(snakemake.log[0], name, progress) as console,
-    keras_device(snakemake.params.threads, snakemake.resources.gpu > 0, console.say) as on_gpu,
+    keras_device(order.threads, snakemake.resources.gpu > 0, console.say) as on_gpu,
     kept_state(state, console.say),
 ):
     from scratchbook.results.paths import RunFiles
     from scratchbook.results.prepared import Prepared
-    from scratchbook.training.order import Order
     from scratchbook.training.run import train_run
 
-    order = Order(
-        notebook=notebook,
-        experiment=experiment,
-        spec=snakemake.params.spec,
-        seed=seed,
-        precision=resolve_precision(snakemake.params.precision, on_gpu),
-        keep_epochs=snakemake.params.keep_epochs,
-    )
     initial = snakemake.input.initial
     train_run(
         order,
         Prepared(snakemake.input.data),
-        RunFiles(Path(snakemake.output.run).parent),
+        RunFiles(Path(snakemake.output[0])),
         state,
-        hardware=describe_hardware(snakemake.params.threads, on_gpu),
+        hardware=describe_hardware(order.threads, on_gpu),
         code=Path(__file__).parent,
         pretrained=Path(snakemake.params.pretrained),
         initial_run=RunFiles(Path(initial[0]).parent) if initial else None,

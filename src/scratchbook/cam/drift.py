@@ -1,4 +1,4 @@
-"""How far the maps move: a run's cam.h5 in (and other seeds'), drift.csv out, one row an epoch.
+"""How far the maps move: a run's maps in (and other seeds'), a table out, one row an epoch.
 
 Every epoch's maps are compared with
     previous      the listed epoch before it (`previous` names it)
@@ -21,40 +21,46 @@ epoch stays at or above 0.8.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from scratchbook.cam import measures
 from scratchbook.errors import ScratchbookError
+from scratchbook.results.errors import LeftOutError
 from scratchbook.results.files import write_text
 from scratchbook.results.hdf5 import read_cam
-from scratchbook.results.paths import RunFiles
 from scratchbook.results.records import CamMaps
 
 MEASURES = ("spearman", "pearson", "iou", "shift", "jsd")
 PAIRS_OF_IMAGES = 256  # as many as 23 images have; more add time and no knowledge
 
 
-def write_drift(run: RunFiles, other_seeds: Sequence[RunFiles] = ()) -> None:
-    """Measures a run's maps (cam.h5) and writes its drift.csv.
+def write_drift(maps: Path, output: Path, other_seeds: Sequence[Path] = ()) -> None:
+    """Measures how a run's maps move.
 
     Args:
-        run: whose maps.
-        other_seeds: runs of the same experiment under other seeds, with their maps.
+        maps: the run's.
+        output: the table; without a row where the maps were left out.
+        other_seeds: the maps of the same experiment under other seeds.
 
     Raises:
         ScratchbookError: another seed's maps are of other images, another layer or method.
-        MissingError, DamagedError: a run's maps cannot be read.
+        MissingError, DamagedError: maps that cannot be read.
     """
-    cam = read_cam(run)
-    table = drift(cam, [_matching(cam, run, other) for other in other_seeds])
-    write_text(run.drift, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    text = "epoch\n"
+    with suppress(LeftOutError):
+        cam = read_cam(maps)
+        others = [theirs for other in other_seeds if (theirs := _matching(cam, maps, other))]
+        text = drift(cam, others).to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    write_text(output, text)
 
 
 def drift(cam: CamMaps, other_seeds: Sequence[CamMaps] = ()) -> pd.DataFrame:
-    """The table of drift.csv.
+    """The table.
 
     Args:
         cam: the run's maps.
@@ -119,12 +125,15 @@ def _quartiles(name: str, values: np.ndarray) -> dict[str, float]:
     return {f"{name}_median": median, f"{name}_q25": low, f"{name}_q75": high}
 
 
-def _matching(mine: CamMaps, run: RunFiles, other: RunFiles) -> CamMaps:
-    theirs = read_cam(other)
+def _matching(mine: CamMaps, maps: Path, other: Path) -> CamMaps | None:
+    try:
+        theirs = read_cam(other)
+    except LeftOutError:
+        return None
     for name in ("layer", "method", "images", "grid", "target"):
         if not np.array_equal(getattr(mine, name), getattr(theirs, name)):
             raise ScratchbookError(
-                f"{other.cam}: its {name} is {getattr(theirs, name)}, but {run.cam} has "
+                f"{other}: its {name} is {getattr(theirs, name)}, but {maps} has "
                 f"{getattr(mine, name)}; compare maps of one experiment, made with the same cam "
                 "settings"
             )

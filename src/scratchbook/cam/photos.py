@@ -110,4 +110,5 @@ def map_photos(
         names=list(names), random_head=None,
         layer=layer.name, method=method, target="label", grid=layer.grid,
         input_size=photos.shape[1:3], class_names=classes, flags=list(layer.flags),
+        missing=[], diverged=None,
     )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +14,12 @@ from scratchbook import models
 from scratchbook.cam import maps as cam_maps
 from scratchbook.cam.choices import choose_images, resolve_epochs
 from scratchbook.models.weights import load_weights
-from scratchbook.results.hdf5 import write_cam
+from scratchbook.results.hdf5 import leave_out_cam, write_cam
 from scratchbook.results.paths import RunFiles
 from scratchbook.results.prepared import Prepared
 from scratchbook.results.reading import read_record
-from scratchbook.results.records import CamMaps
-from scratchbook.specs import Cam
+from scratchbook.results.records import CamMaps, RunRecord
+from scratchbook.specs import Cam, Spec
 
 if TYPE_CHECKING:
     import keras
@@ -28,6 +29,7 @@ def map_run(
     run: RunFiles,
     prepared: Prepared,
     choices: Cam,
+    output: Path,
     *,
     pretrained: Path,
     initial_run: RunFiles | None,
@@ -38,36 +40,57 @@ def map_run(
     that the run started from: drawn at random, pretrained, or another run's.
 
     Args:
-        run: trained; its cam.h5 is written.
+        run: trained.
         prepared: the data it was trained on.
         choices: the notebook's `cam` section.
+        output: where the maps are written.
         pretrained: the folder of backbones' weights files.
         initial_run: the run that `initial_weights` names.
         say: takes a line for the log and the terminal.
         on_epoch: takes (epochs done, epochs in all).
 
+    An epoch whose weights were not kept is left out and named; all maps are, where the pixels are
+    not those that the run was trained on.
+
     Raises:
         ScratchbookError: no such layer, image or method; weights that cannot be loaded.
     """
     record = read_record(run)
+    if prepared.arrays_sha256 != record["data"]["arrays_sha256"]:
+        why = f"{prepared.path.name} holds other pixels than it was trained on, whose file is gone"
+        leave_out_cam(output, why)
+        say(f"no Grad-CAM: {why}")
+        return
     seed, files = record["seed"], run.weights(record)
     rows = choose_images(
         prepared.labels, prepared.split, choices["images"], seed=0, names=prepared.names
     )
     wanted = resolve_epochs(choices["epochs"], record["best_epoch"], record["epochs"])
+    missing = [epoch for epoch in wanted if epoch and epoch not in files]
     cam = explain_epochs(
         lambda: models.start(
-            record["spec"], prepared, seed=seed, pretrained=pretrained, initial_run=initial_run
+            _spec_to_start(record), prepared, seed=seed, pretrained=pretrained,
+            initial_run=initial_run,
         ),
-        {epoch: files[epoch] for epoch in wanted if epoch},
+        {epoch: files[epoch] for epoch in wanted if epoch in files},
         prepared,
         rows,
         choices,
         seed,
         on_epoch,
     )
-    write_cam(run.cam, cam)
-    say(f"Grad-CAM of {len(rows)} images in epochs {', '.join(map(str, wanted))}")
+    write_cam(output, replace(cam, missing=missing, diverged=record.get("diverged")))
+    say(f"Grad-CAM of {len(rows)} images in epochs {', '.join(map(str, cam.epochs))}")
+    if missing:
+        say(f"no weights were kept of epochs {', '.join(map(str, missing))}")
+
+
+def _spec_to_start(record: RunRecord) -> Spec:
+    """What built the run's network; one that inherited its end had nothing to start from."""
+    if record.get("diverged") != 0:
+        return record["spec"]
+    told: Any = {name: part for name, part in record["spec"].items() if name != "initial_weights"}
+    return told  # type: ignore[no-any-return]
 
 
 def explain_epochs(
@@ -124,6 +147,7 @@ def explain_epochs(
         names=[prepared.names[row] for row in rows], random_head=np.stack(randomised),
         layer=layer.name, method=method, target=target, grid=layer.grid,
         input_size=images.shape[1:3], class_names=prepared.class_names, flags=list(layer.flags),
+        missing=[], diverged=None,
     )  # fmt: skip
 
 

@@ -6,9 +6,10 @@ import argparse
 from pathlib import Path
 
 from scratchbook.errors import ScratchbookError, nearest
-from scratchbook.results.paths import Results, RunFiles
+from scratchbook.plan import Plan
+from scratchbook.results.paths import RunFiles
 
-from .chosen import add_smoke, chosen_project
+from .chosen import add_smoke, chosen_plan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,14 +38,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> None:
-    project = chosen_project([given.notebook], given.smoke)
+    plan = chosen_plan([given.notebook], given.smoke)
+    project = plan.project
     notebook = project.notebooks[given.notebook]
     if given.experiment not in notebook.experiments:
         raise ScratchbookError(
             f"{given.notebook} has no {given.experiment!r}; "
             f"{nearest(given.experiment, notebook.experiments)}"
         )
-    run = _trained(project.results, given)
+    run = _trained(plan, given)
 
     from scratchbook.cam.photos import map_photos, read_photos
     from scratchbook.hardware import prepare_keras
@@ -79,11 +81,11 @@ def run(given: argparse.Namespace) -> None:
     print(f"wrote {output}")
 
 
-def _trained(results: Results, given: argparse.Namespace) -> RunFiles:
-    """The first run of those asked for that has ended."""
-    for run in results.runs(given.notebook, given.experiment):
-        if given.seed in (None, run.seed) and run.record.is_file():
-            return run
+def _trained(plan: Plan, given: argparse.Namespace) -> RunFiles:
+    """The first run of those asked for that is finished."""
+    for seed, run in plan.runs(given.notebook)[given.experiment].items():
+        if given.seed in (None, seed) and plan.store.kept(run):
+            return plan.results.run(run)
     which = "" if given.seed is None else f" with seed {given.seed}"
     raise ScratchbookError(
         f"{given.notebook}/{given.experiment}: no run{which} has been trained; "

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from scratchbook.config.project import Project, load_project, notebook_names
 from scratchbook.config.reading import read_yaml
+from scratchbook.plan import Plan
 
 CONFIG = Path("config")
 
@@ -35,3 +36,14 @@ def chosen_project(names: list[str], smoke: bool = False) -> Project:
         if smoke:
             written["smoke"] = True
     return load_project(written)
+
+
+def chosen_plan(names: list[str], smoke: bool = False) -> Plan:
+    """The same, beside its results.
+
+    Raises:
+        ScratchbookError: something in it cannot be used, or the results are of another layout.
+    """
+    plan = Plan(chosen_project(names, smoke), gpu=False)
+    plan.store.check()
+    return plan

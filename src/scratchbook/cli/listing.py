@@ -9,9 +9,9 @@ from scratchbook.console import aligned, cell
 from scratchbook.errors import ScratchbookError
 from scratchbook.results.errors import DamagedError, MissingError
 from scratchbook.results.paths import RunFiles
-from scratchbook.results.reading import is_outdated, read_metrics
+from scratchbook.results.reading import read_metrics
 
-from .chosen import CONFIG, add_notebooks, chosen_project
+from .chosen import CONFIG, add_notebooks, chosen_plan
 
 HEADER = ("notebook", "experiment", "display id", "total", "trainable", "recorded",
           "recorded accuracy", "reproduced")  # fmt: skip
@@ -22,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> None:
-    project = chosen_project(given.notebooks)
+    plan = chosen_plan(given.notebooks)
+    project = plan.project
     from scratchbook.hardware import prepare_keras
 
     prepare_keras(threads=1, gpu=False)
@@ -35,8 +36,7 @@ def run(given: argparse.Namespace) -> None:
         wrong += [f"{CONFIG / 'notebooks' / name}.yaml: {mistake}" for mistake in mistakes]
         for experiment, declared in notebook.experiments.items():
             network, recorded = networks.get(experiment), declared.recorded
-            seeds = (project.results.run(name, experiment, seed) for seed in project.seeds(name))
-            runs = [run for run in seeds if not is_outdated(run, specs[experiment])]
+            runs = [plan.results.run(run) for run in plan.runs(name)[experiment].values()]
             rows.append((
                 name, experiment, network["id"] if network else "–",
                 cell(network and network["parameters"]["total"], ","),

@@ -8,7 +8,7 @@ from pathlib import Path
 from scratchbook.config.project import load_project
 from scratchbook.errors import ScratchbookError
 
-from .chosen import CONFIG, add_notebooks, add_smoke, chosen_project
+from .chosen import CONFIG, add_notebooks, add_smoke, chosen_plan
 
 TOLD = 5  # missing runs that a refusal names
 
@@ -27,11 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> None:
     names = given.notebooks or list(load_project().notebooks)
-    project = chosen_project(names, given.smoke)
+    plan = chosen_plan(names, given.smoke)
     from scratchbook.report.partial import missing_runs, write_partial_page
 
-    pages = [project.page(name) for name in names]
-    missing = missing_runs(pages, project.results)
+    pages = [plan.page(name) for name in names]
+    missing = missing_runs(pages, plan.results)
     if missing and not given.partial:
         more = len(missing) - TOLD
         told = [*missing[:TOLD], f"and {more} more"] if more > 0 else missing
@@ -43,10 +43,10 @@ def run(given: argparse.Namespace) -> None:
     requirements = Path("requirements.txt")
     write_partial_page(
         pages,
-        project.results,
+        plan.results,
         Path("report"),
         output,
-        project.command(),
+        plan.project.command(),
         config={str(CONFIG / file): (CONFIG / file).read_text("utf-8") for file in declared},
         requirements=requirements.read_text("utf-8") if requirements.exists() else "",
     )

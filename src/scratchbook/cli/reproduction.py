@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 
 from scratchbook.config.reading import read_yaml
-from scratchbook.results.paths import Results
+from scratchbook.results.paths import Records, Results
 
-from .chosen import chosen_project
+from .chosen import chosen_plan
 
 RECORDS, PAGE = Path("records"), Path("docs/reproduction.md")
 
@@ -24,10 +24,10 @@ def run(given: argparse.Namespace) -> None:
     from scratchbook.reproduction import collect_records, reproduction_page
     from scratchbook.results.files import write_text
 
-    project = chosen_project([])
-    pages = [project.page(name) for name in project.notebooks]
-    for folder in collect_records(Results(given.results), pages, Results(RECORDS)):
+    plan = chosen_plan([])
+    pages = [plan.page(name) for name in plan.project.notebooks]
+    for folder in collect_records(Results(given.results), pages, Records(RECORDS)):
         print(f"kept {folder}")
     remarks = read_yaml(RECORDS / "remarks.yaml") or {}
-    write_text(PAGE, reproduction_page(pages, Results(RECORDS), remarks))
+    write_text(PAGE, reproduction_page(pages, Records(RECORDS), remarks))
     print(f"wrote {PAGE}")

@@ -6,10 +6,11 @@ import argparse
 import shutil
 import time
 
-from scratchbook.config.project import Project, load_project, notebook_names
-from scratchbook.status import run_statuses, status_table
+from scratchbook.config.project import load_project, notebook_names
+from scratchbook.plan import Plan
+from scratchbook.status import mixed_answers, run_statuses, status_table
 
-from .chosen import CONFIG, add_notebooks, add_smoke, chosen_project
+from .chosen import CONFIG, add_notebooks, add_smoke, chosen_plan
 
 WATCH_SECONDS = 2.0
 CLEAR = "\033[H\033[J"  # the cursor to the top left, and nothing below it
@@ -22,12 +23,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> None:
-    declared = chosen_project(given.notebooks or list(load_project().notebooks), given.smoke)
-    project = declared if given.notebooks else chosen_project(_begun(declared), given.smoke)
-    trials = [project.trial(name) for name in project.notebooks]
+    declared = chosen_plan(given.notebooks or list(load_project().notebooks), given.smoke)
+    known = given.notebooks or _begun(declared)
 
     def table() -> str:
-        return status_table(run_statuses(project.results, trials, time.time()))
+        plan = chosen_plan(known, given.smoke)  # what is there changes while it is looked at
+        lines = status_table(run_statuses(plan, known, time.time())).splitlines()
+        return "\n".join([*lines, *mixed_answers(plan, known)])
 
     if not given.watch:
         print(table())
@@ -42,10 +44,10 @@ def run(given: argparse.Namespace) -> None:
         print()
 
 
-def _begun(project: Project) -> list[str]:
-    """The notebooks that config.yaml chooses, and those that another command has begun."""
+def _begun(plan: Plan) -> list[str]:
+    """The notebooks that config.yaml chooses, and those whose pages were made before."""
     return [
         name
         for name in notebook_names(CONFIG / "notebooks")
-        if name in project.notebooks or project.results.begun(name)
+        if name in plan.project.notebooks or plan.results.notebook(name).runs.exists()
     ]

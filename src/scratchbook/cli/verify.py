@@ -8,7 +8,7 @@ from pathlib import Path
 
 from scratchbook.errors import ScratchbookError, nearest
 
-from .chosen import add_smoke, chosen_project
+from .chosen import add_smoke, chosen_plan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> int:
-    project = chosen_project([given.notebook], given.smoke)
+    plan = chosen_plan([given.notebook], given.smoke)
+    project = plan.project
     known = project.notebooks[given.notebook].experiments
     for name in given.experiments or ():
         if name not in known:
@@ -32,7 +33,7 @@ def run(given: argparse.Namespace) -> int:
     wrong, pretrained = 0, Path(project.settings.data_dir)
     for experiment in given.experiments or known:
         for seed in given.seeds or project.seeds(given.notebook):
-            run = project.results.run(given.notebook, experiment, seed)
+            run = plan.results.run(plan.run(given.notebook, experiment, seed))
             with tempfile.TemporaryDirectory(prefix="scratchbook-verify-") as scratch:
                 try:
                     difference = verify_run(project.results, run, Path(scratch), pretrained)
@@ -40,7 +41,7 @@ def run(given: argparse.Namespace) -> int:
                 except ScratchbookError as error:
                     difference = verdict = f"not verified: {error}"
             wrong += bool(difference)
-            print(f"{given.notebook}/{run.name}: {verdict}", flush=True)
+            print(f"{given.notebook}/{experiment}/seed{seed}: {verdict}", flush=True)
     return min(wrong, 1)
 
 

@@ -1,6 +1,6 @@
 """From the runs of a notebook to its tables: one row an experiment, one row a pair."""
 
-from scratchbook.comparison.changes import changes
+from scratchbook.changes import changes
 from scratchbook.comparison.claims import Bound, Claim, resolve_claim
 from scratchbook.comparison.tables import Comparison, compare
 from scratchbook.comparison.writing import latex, markdown, write_comparison

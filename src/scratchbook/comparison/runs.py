@@ -8,17 +8,20 @@ import numpy as np
 
 from scratchbook.errors import ScratchbookError
 from scratchbook.figures import COMPARED, Measured
+from scratchbook.language import tr
 from scratchbook.results.errors import ResultError
 from scratchbook.results.hdf5 import open_predictions
 from scratchbook.results.paths import Results, RunFiles
 from scratchbook.results.reading import read_history, read_metrics, read_record
-from scratchbook.specs import DeclaredExperiment, Spec, declared_otherwise
+from scratchbook.specs import DeclaredExperiment
 
 
 @dataclass
 class Run:
     """One run that finished: its files, and what its figures are read from."""
 
+    name: str
+    """`few/seed1`, within its notebook."""
     files: RunFiles
     measured: Measured
 
@@ -35,13 +38,18 @@ class Experiment:
     declared: DeclaredExperiment
     runs: list[Run] = field(default_factory=list)
     trouble: list[str] = field(default_factory=list)
+    same_as: str | None = None
+    """An experiment before it whose runs these are, and which alone is compared."""
 
     @property
     def status(self) -> str:
-        """`complete`, or what is missing in a few words."""
+        """`complete`, or what is missing or was left out in a few words."""
+        left_out = [f"seed {seed} left out" for seed in self.declared["left_out"]]
+        same = [f"the same run as {self.same_as}"] if self.same_as else []
         if not self.trouble:
-            return "complete"
-        return ("incomplete: " if self.runs else "failed: ") + "; ".join(self.trouble)
+            return "; ".join(["complete", *same, *left_out])
+        told = "; ".join([*self.trouble, *same, *left_out])
+        return ("incomplete: " if self.runs else "failed: ") + told
 
     def miss(self, seed: int, error: ScratchbookError) -> None:
         """Notes why a seed's run is left out."""
@@ -55,37 +63,39 @@ class Experiment:
 
 
 def read_experiment(
-    declared: DeclaredExperiment,
-    seeds: list[int],
-    results: Results,
-    notebook: str,
-    reach: float | None = None,
+    declared: DeclaredExperiment, results: Results, reach: float | None = None
 ) -> Experiment:
     """Every seed of one experiment of a page."""
     experiment = Experiment(declared["name"], declared)
-    for seed in seeds:
+    for seed, place in declared["runs"].items():
+        name = f"{declared['name']}/seed{seed}"
         try:
-            files = results.run(notebook, declared["name"], seed)
-            experiment.runs.append(read_run(files, declared["spec"], reach))
+            experiment.runs.append(read_run(name, results.run(place), reach))
         except ScratchbookError as error:
             experiment.miss(seed, error)
     return experiment
 
 
-def read_run(files: RunFiles, spec: Spec, reach: float | None = None) -> Run:
+def read_run(name: str, files: RunFiles, reach: float | None = None) -> Run:
     """One run's figures, and what it took to reach a validation accuracy of `reach`.
 
     Raises:
-        ScratchbookError: it is not trained or not evaluated, its files are damaged, it diverged, or
-            it was not trained by `spec`, what its experiment declares now.
+        ScratchbookError: it is not trained or not evaluated, its files are damaged, or it diverged.
     """
     record, metrics = read_record(files), read_metrics(files)
+    if (epoch := record.get("diverged")) is not None:
+        raise ScratchbookError(diverged(epoch))
     if "trouble" in metrics:
         raise ScratchbookError("; ".join(metrics["trouble"]))
-    if changed := declared_otherwise(spec, record["spec"]):
-        raise ScratchbookError(f"was trained before this was changed: {', '.join(changed)}")
     history = None if reach is None else read_history(files)
-    return Run(files, Measured(record, metrics, history, reach))
+    return Run(name, files, Measured(record, metrics, history, reach))
+
+
+def diverged(epoch: int) -> str:
+    """What is said of a run that did, after its seed."""
+    return tr("diverged in epoch {epoch}", epoch=epoch) if epoch else tr(
+        "diverged, as the run that it starts from did"
+    )  # fmt: skip
 
 
 @dataclass
@@ -107,7 +117,7 @@ def read_answers(run: Run, split: str) -> tuple[np.ndarray, Images]:
         found = said.read("best", split)
     order = found.index.argsort(kind="stable")
     right = (found.logits.argmax(axis=1) == found.labels)[order]  # (n,)
-    return right, Images(run.files.name, split, found.index[order], found.labels[order])
+    return right, Images(run.name, split, found.index[order], found.labels[order])
 
 
 def check_same(one: Images, other: Images) -> None:

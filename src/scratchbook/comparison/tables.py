@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from scratchbook.comparison.changes import changes
+from scratchbook.changes import changes
 from scratchbook.comparison.runs import (
     Experiment,
     Images,
@@ -38,6 +38,7 @@ from scratchbook.errors import ScratchbookError
 from scratchbook.evaluation import LEVEL
 from scratchbook.figures import COMPARED, PREFIXES, fields
 from scratchbook.results.paths import Results
+from scratchbook.results.records import RunRow
 from scratchbook.specs import Recorded, Spec, Trial
 
 ALL_PAIRS_UP_TO = 50
@@ -66,6 +67,8 @@ class Comparison:
     pairs: pd.DataFrame
     metric: str
     baseline: str
+    runs: list[RunRow] = field(default_factory=list)
+    """runs.csv: which run is whose."""
 
 
 def compare(
@@ -84,13 +87,12 @@ def compare(
     naming both runs, where two runs were measured on different images; for a `partial` page such a
     run counts as failed, since it may only wait to be run on the new data.
     """
-    declared = [
-        read_experiment(one, page["seeds"], results, page["name"], page["reach"])
-        for one in page["experiments"]
-    ]
+    declared = [read_experiment(one, results, page["reach"]) for one in page["experiments"]]
+    _tell_twins(declared, page["baseline"])
     metric, baseline = page["metric"], page["baseline"]
     split, answers = _read_all(declared, metric, partial)
-    pairs = _pairs([x.name for x in declared], baseline, answers, split, resamples, seed, level)
+    single = [x.name for x in declared if not x.same_as]
+    pairs = _pairs(single, baseline, answers, split, resamples, seed, level)
 
     specs = {x.name: x.declared["spec"] for x in declared}
     spreads = {
@@ -107,7 +109,21 @@ def compare(
     rows = rows.reset_index(drop=True)
     _add_baseline(rows, pairs, baseline)
     rows["tie"] = _ties(rows, metric, answers, level)
-    return Comparison(rows, pairs, metric, baseline)
+    runs = [
+        RunRow(experiment=one["name"], seed=seed, run=run, fold="")
+        for one in page["experiments"]
+        for seed, run in one["runs"].items()
+    ]
+    return Comparison(rows, pairs, metric, baseline, runs)
+
+
+def _tell_twins(declared: list[Experiment], baseline: str) -> None:
+    """Marks the experiments that are the same runs as another one: they are counted once."""
+    first: dict[tuple[str, ...], str] = {}
+    for experiment in sorted(declared, key=lambda one: one.name != baseline):
+        if runs := tuple(experiment.declared["runs"].values()):
+            same = first.setdefault(runs, experiment.name)
+            experiment.same_as = None if same == experiment.name else same
 
 
 def _read_all(

@@ -11,6 +11,7 @@ from scratchbook.comparison.tables import Comparison
 from scratchbook.figures import FIGURES, shown
 from scratchbook.results.files import write_text
 from scratchbook.results.paths import NotebookFiles
+from scratchbook.results.records import RunRow
 
 SHOWN = {
     "experiment": "experiment",
@@ -33,9 +34,11 @@ WORDS = {"experiment", "what changed", "grid", "status"}  # the columns that hol
 
 
 def write_comparison(comparison: Comparison, files: NotebookFiles) -> None:
-    """compare.csv, comparisons.csv, compare.md and compare.tex of a notebook."""
+    """compare.csv, comparisons.csv, compare.md, compare.tex and runs.csv of a notebook."""
     write_text(files.compare, comparison.rows.to_csv(index=False, lineterminator="\n"))
     write_text(files.comparisons, comparison.pairs.to_csv(index=False, lineterminator="\n"))
+    runs = pd.DataFrame(comparison.runs, columns=list(RunRow.__annotations__))
+    write_text(files.runs, runs.to_csv(index=False, lineterminator="\n"))
     write_text(files.compare_markdown, markdown(comparison))
     write_text(files.compare_latex, latex(comparison))
 

@@ -51,7 +51,10 @@ DIAGNOSES: dict[str, Diagnosis] = {
             "NAN", "run",
             mark("The loss is not a number from epoch {epoch} on; the run diverged."),
             mark("Lower the learning rate, and look for images or labels that are not numbers."),
-            variants={"answers": mark("The net no longer answers with numbers: {trouble}.")},
+            variants={
+                "answers": mark("The net no longer answers with numbers: {trouble}."),
+                "inherited": mark("The run whose weights it starts from diverged."),
+            },
         ),
         Diagnosis(
             "PRIOR-COLLAPSE", "run",

@@ -12,9 +12,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from scratchbook.figures import COMPARED
+from scratchbook.keys import FROZEN_FILE, frozen
 
 from . import datasets, diagnoses, experiments, layers, notebooks
-from .keras_api import API_FILE, describe_keras
+from .keras_api import API_FILE, describe_defaults, describe_keras
 from .settings import Settings
 
 SCHEMAS: dict[str, type[BaseModel]] = {
@@ -74,6 +75,7 @@ def generate(config: Path) -> dict[Path, str]:
         readme = readme[: match.end(1)] + text + readme[match.start(2) :]
     files[config / "README.md"] = readme
     files[API_FILE] = json.dumps(describe_keras(), indent=1) + "\n"
+    files[FROZEN_FILE] = json.dumps(describe_defaults(frozen()), indent=1) + "\n"
     return files
 
 

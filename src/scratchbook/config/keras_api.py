@@ -75,6 +75,29 @@ def describe_keras() -> dict[str, dict[str, list[str]]]:
     return description
 
 
+def describe_defaults(frozen: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What was frozen of the arguments' defaults, and those of the installed Keras that are new.
+
+    A value that is there stays as it is, whatever Keras says today: it was part of runs' keys.
+    """
+    import keras
+
+    found = {name: dict(arguments) for name, arguments in frozen.items()}
+    for kind, (module, names) in ALLOWED.items():
+        for name in names:
+            known = set(_arguments_of(getattr(getattr(keras, module), name), kind))
+            signature = inspect.signature(getattr(getattr(keras, module), name))
+            defaults = {
+                argument.name: argument.default
+                for argument in signature.parameters.values()
+                if argument.name in known - {"name"} and argument.default is not argument.empty
+            }
+            if kind == "optimizer":
+                defaults["decay"] = 0.0
+            found[name] = defaults | found.get(name, {})
+    return dict(sorted(found.items()))
+
+
 def _arguments_of(keras_class: type, kind: str) -> list[str]:
     arguments = list(inspect.signature(keras_class).parameters)
     if kind == "layer":

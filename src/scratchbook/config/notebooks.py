@@ -28,7 +28,7 @@ from .experiments import DEFAULTS, Defaults, Experiment, GridMember, Layer, Text
 from .grids import NAME_THEM, Setting, combinations, member_name, place
 from .keras_api import keras_object
 from .layers import check_place, layer_object
-from .settings import Seeds
+from .settings import Backend, Precision, Seeds
 from .strict import NAME_PATTERN, Name, Strict, explain, unusable
 
 
@@ -107,6 +107,13 @@ class Notebook(Strict):
     """The experiment that the others are compared with; the first unless given."""
     seeds: Seeds | None = None
     """The random seeds of this notebook, instead of those in `config/config.yaml`."""
+    precision: Precision | None = None
+    """In which this notebook's networks are trained, instead of `config/config.yaml`'s."""
+    backend: Backend | None = None
+    """What Keras computes with for this notebook, instead of `config/config.yaml`'s."""
+    leave_out: dict[Name, Seeds] = Field(default_factory=dict)
+    """Seeds of an experiment that take no part, `{aug: [3]}`, such as one that diverged; the page
+    says so."""
     defaults: Defaults = Field(default_factory=Defaults)
     """What holds for every experiment that does not say otherwise."""
     reach: float | None = Field(None, gt=0, le=1)
@@ -267,6 +274,15 @@ class Notebook(Strict):
                 raise unusable(
                     f"diagnoses.mute: {entry!r}: no experiment {experiment!r}; "
                     f"{nearest(experiment, self.experiments)}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _left_out_are_there(self) -> Notebook:
+        for name in self.leave_out:
+            if name not in self.experiments:
+                raise unusable(
+                    f"no experiment {name!r}; {nearest(name, self.experiments)}", "leave_out", name
                 )
         return self
 

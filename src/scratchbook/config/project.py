@@ -71,6 +71,18 @@ class Project:
         seeds = self.notebooks[notebook].seeds or self.settings.seeds
         return seeds[:1] if self.settings.smoke else seeds
 
+    def precision(self, notebook: str) -> str:
+        """In which a notebook's networks are to be trained, as declared."""
+        return self.notebooks[notebook].precision or self.settings.precision
+
+    def backend(self, notebook: str) -> str:
+        """What a notebook's networks are to be trained with, as declared."""
+        return self.notebooks[notebook].backend or self.settings.backend
+
+    def left_out(self, notebook: str, experiment: str) -> list[int]:
+        """The seeds of an experiment that its notebook leaves out."""
+        return self.notebooks[notebook].leave_out.get(experiment, [])
+
     def spec(self, notebook: str, experiment: str) -> Spec:
         """What determines an experiment's runs: one epoch on whatever is there for a smoke run."""
         spec = self.notebooks[notebook].spec(experiment)
@@ -106,10 +118,11 @@ class Project:
         chosen = self.settings
         language = f" language={chosen.language}" if chosen.language != "en" else ""
         smoke = " smoke=true" if chosen.smoke else ""
+        backend = f" backend={chosen.backend}" if chosen.backend != "auto" else ""
         return (
             f"snakemake --cores all --config 'notebooks=[{','.join(chosen.notebooks)}]' "
             f"'seeds=[{','.join(map(str, chosen.seeds))}]' precision={chosen.precision}"
-            f"{language}{smoke}"
+            f"{backend}{language}{smoke}"
         )
 
     def trial(self, notebook: str) -> Trial:
@@ -119,6 +132,7 @@ class Project:
         return {
             "name": notebook,
             "dataset": declared.dataset,
+            "data": "",
             "validation": declared.validation,
             "baseline": declared.baseline or next(iter(declared.experiments)),
             "metric": "val_accuracy" if declared.validation == "test" else "test_accuracy",
@@ -164,6 +178,8 @@ class Project:
             "parent": experiment.parent,
             "recorded": cast(Recorded, experiment.recorded.model_dump(exclude_none=True)),
             "spec": self.spec(notebook, name),
+            "runs": {},
+            "left_out": self.left_out(notebook, name),
         }
         if isinstance(experiment, GridMember):
             told |= {"group": experiment.group, "point": experiment.point}

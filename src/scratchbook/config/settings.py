@@ -8,6 +8,8 @@ from pydantic import AfterValidator, Field
 
 from .strict import Name, Strict, unusable
 
+Precision = Literal["float32", "mixed_bfloat16", "auto"]
+Backend = Literal["tensorflow", "jax", "torch", "auto"]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -40,8 +42,11 @@ class Settings(Strict):
     smoke: bool = False
     """Run every experiment for one epoch on a sliver of its data, with its first seed alone: the
     whole graph in minutes. Results go to `results/smoke/`, so they never mix with real ones."""
-    precision: Literal["float32", "mixed_bfloat16", "auto"] = "auto"
-    """`auto` is `mixed_bfloat16` where the hardware multiplies bf16 natively, else `float32`."""
-
+    precision: Precision = "auto"
+    """`auto` is what the experiment's finished runs have, else the notebook's, else
+    `mixed_bfloat16` where this machine multiplies bf16 natively, else `float32`."""
+    backend: Backend = "auto"
+    """What Keras computes with; `auto` likewise, else as `KERAS_BACKEND` or Keras's own
+    configuration says."""
     language: Literal["en", "zh"] = "en"
     """The language of all that the page and notebook.md say beside your own words."""

@@ -9,9 +9,9 @@ from .checks import (
 )
 from .network import build, layer_table, output_activation
 from .starting import start
-from .weights import load_checkpoint
+from .weights import load_checkpoint, starting_epoch
 
 __all__ = [
     "build", "check_classes", "check_recorded", "count_parameters", "display_id",
-    "layer_table", "load_checkpoint", "output_activation", "start", "survey_networks",
+    "layer_table", "load_checkpoint", "output_activation", "start", "starting_epoch", "survey_networks",
 ]  # fmt: skip

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scratchbook.errors import ScratchbookError
+from scratchbook.keys import with_frozen
 from scratchbook.results.records import LayerRow
 from scratchbook.specs import KerasObject, Spec
 
@@ -159,7 +160,8 @@ def _apply(node: _Node, dtype: str, x: Any, key: str, pretrained: Path | None = 
     if node.class_name == "Whitening":
         return _whiten(node, x)
     try:
-        layer = layer_class(node.class_name)(**{**node.config, "name": node.name}, dtype=dtype)
+        declared = with_frozen({"class_name": node.class_name, "config": node.config})
+        layer = layer_class(node.class_name)(**{**declared, "name": node.name}, dtype=dtype)
     except (TypeError, ValueError) as error:
         raise ScratchbookError(
             f"{where}: Keras refuses its arguments: {first_line(error)}"

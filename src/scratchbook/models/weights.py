@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +18,7 @@ import h5py
 from scratchbook.errors import ScratchbookError
 from scratchbook.results.paths import RunFiles
 from scratchbook.results.reading import read_record
+from scratchbook.results.records import RunRecord
 from scratchbook.specs import InitialWeights, KerasObject
 
 if TYPE_CHECKING:
@@ -45,6 +49,50 @@ def local_weights(config: dict[str, Any], folder: Path) -> Path | None:
     pattern = re.compile(rf"{name}_(weights_tf_dim_ordering_tf_kernels_)?notop\.h5")
     files = sorted(folder.expanduser().glob("*_notop.h5"))
     return next((file for file in files if pattern.fullmatch(file.name)), None)
+
+
+def weights_identity(
+    layers: list[KerasObject], folder: Path, sha256_of: Callable[[Path], str | None]
+) -> dict[str, str]:
+    """What the weights are that a spec's backbones start from, by their names in it.
+
+    A file is what it holds. What Keras provides by name is that name and the hash that Keras
+    publishes for it, before it is fetched and after.
+
+    Args:
+        layers: of the spec.
+        folder: where weights files lie.
+        sha256_of: of a file, or of what it held when it was last there; None where there was none.
+    """
+    found = {}
+    for entry in layers:
+        if entry["class_name"] != "Backbone" or entry["config"]["weights"] == "none":
+            continue
+        config = entry["config"]
+        file = local_weights(config, folder)
+        published = _published().get(config["application"])
+        by_name = config["weights"] == "imagenet" and (file is None or _has(file, published))
+        name = f"{config['application']} {published or 'by name'}"
+        identity = name if by_name or file is None else sha256_of(file)
+        found[str(config["weights"])] = identity or "missing"
+    return found
+
+
+@cache
+def _published() -> dict[str, str]:
+    """The hashes of the ImageNet weights without top, as keras.applications names them."""
+    file = Path(__file__).with_name("published_weights.json")
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+@cache
+def _has(file: Path, published: str | None) -> bool:
+    """Whether a file is the one with a published hash, an MD5 or a SHA-256."""
+    if published is None or not file.is_file():
+        return False
+    with file.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "md5" if len(published) == 32 else "sha256")
+    return digest.hexdigest() == published
 
 
 def load_pretrained(
@@ -92,13 +140,15 @@ def load_checkpoint(model: keras.Model, start: InitialWeights, run: RunFiles) ->
         ResultError: run.json cannot be read.
     """
     record, checkpoint = read_record(run), start["checkpoint"]
-    kept = record["checkpoints"]
-    found = [each["epoch"] for each in kept if checkpoint in (each["epoch"], *each["kept_for"])]
     where = f"initial_weights: {start['experiment']}"
-    if not found:
-        epochs = ", ".join(str(each["epoch"]) for each in kept)
-        raise ScratchbookError(f"{where} kept no weights of epoch {checkpoint}, only of {epochs}")
-    file = run.weights(record)[found[0]]
+    epoch = starting_epoch(record, checkpoint)
+    if epoch not in (files := run.weights(record)):
+        epochs = ", ".join(map(str, files))
+        raise ScratchbookError(
+            f"{where} kept no weights of epoch {checkpoint}, only of {epochs}; start from one of "
+            "these, from `best` or `last`"
+        )
+    file = files[epoch]
     theirs, ours = _shapes(file), [tuple(w.shape) for w in model.weights]
     if sorted(theirs) != sorted(ours):
         extra, missing = Counter(theirs) - Counter(ours), Counter(ours) - Counter(theirs)
@@ -108,6 +158,13 @@ def load_checkpoint(model: keras.Model, start: InitialWeights, run: RunFiles) ->
             "warm starts need equal layers"
         )
     load_weights(model, file)
+
+
+def starting_epoch(record: RunRecord, checkpoint: str | int) -> int:
+    """The epoch that `checkpoint` of `initial_weights` means."""
+    if isinstance(checkpoint, int):
+        return checkpoint
+    return record["best_epoch"] if checkpoint == "best" else record["epochs"]
 
 
 def shape_text(shapes: Iterable[tuple[int, ...]]) -> str:

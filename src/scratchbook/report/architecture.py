@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import groupby
 
-from scratchbook.comparison.changes import entry_text, layer_diff, value_text
+from scratchbook.changes import entry_text, layer_diff, value_text
 from scratchbook.language import tr
 from scratchbook.results.records import LayerRow, Parameters
 from scratchbook.specs import KerasObject, Spec

@@ -51,7 +51,7 @@ def write_chapter(
         notebook = load_notebook(page, results, made)
         files = made.notebook(notebook.name)
         files.figures.mkdir(parents=True, exist_ok=True)
-        drawn = draw_figures(notebook, results.data(page["dataset"]), processes)
+        drawn = draw_figures(notebook, results.data(page["data"]), processes)
         for old in files.figures.glob("*.svg"):
             if old.stem not in drawn:
                 old.unlink()
@@ -118,10 +118,10 @@ def _experiment_figures(experiment: Experiment, data: Path) -> dict[str, str]:
 
 def _attention_figures(run: Run, data: Prepared | None) -> dict[str, str]:
     drawn: dict[str, str] = {}
-    cam = readable(read_cam, run.files)
+    cam = readable(read_cam, run.maps) if run.maps else None
     if cam is not None and len(cam.images):
         drawn[f"seed{run.seed}-cam"] = pictures.cam_sheet(cam, read_pictures(data, cam.images))
-    drift = readable(read_drift, run.files)
+    drift = readable(read_drift, run.drift)
     if drift is not None and len(drift) > 1:
         drawn[f"seed{run.seed}-drift"] = charts.drift(drift)
     return drawn

@@ -214,11 +214,11 @@ def _drawing(made: Results, notebook: Notebook, name: str) -> Markup | None:
 
 
 def _maps_of(run: Run) -> CamMaps | None:
-    return readable(read_cam, run.files)
+    return readable(read_cam, run.maps) if run.maps else None
 
 
 def _settling(run: Run) -> str:
-    return wording.settling(readable(read_drift, run.files))
+    return wording.settling(readable(read_drift, run.drift))
 
 
 ASKED = (  # by the templates, for what no notebook holds

@@ -14,15 +14,17 @@ import numpy as np
 import pandas as pd
 
 from scratchbook.comparison import Claim, Comparison, resolve_claim
+from scratchbook.comparison.runs import diverged
 from scratchbook.comparison.tables import COLUMNS, PAIR_COLUMNS, Row
 from scratchbook.comparison.verdict import Pair, pair_verdict
 from scratchbook.config.claims import settings_of
 from scratchbook.diagnoses import Finding, diagnose
 from scratchbook.errors import ScratchbookError
+from scratchbook.keys import cam_key
 from scratchbook.language import tr, tr_n
 from scratchbook.results.errors import DamagedError, MissingError, readable
-from scratchbook.results.hdf5 import open_predictions
-from scratchbook.results.paths import Results, RunFiles
+from scratchbook.results.hdf5 import maps_missing, open_predictions
+from scratchbook.results.paths import NotebookFiles, Results, RunFiles
 from scratchbook.results.prepared import Prepared
 from scratchbook.results.reading import (
     end_of_log,
@@ -32,7 +34,7 @@ from scratchbook.results.reading import (
     read_table,
 )
 from scratchbook.results.records import History, Metrics, RunRecord
-from scratchbook.specs import DeclaredExperiment, KeyResult, Page, Spec, declared_otherwise
+from scratchbook.specs import DeclaredExperiment, KeyResult, Page, Spec
 
 MISTAKES = 12  # that are shown
 CONFUSED = 15  # pairs of classes that are listed
@@ -49,15 +51,21 @@ class Run:
     record: RunRecord
     history: History
     metrics: Metrics | None
+    maps: Path | None
+    """Of Grad-CAM, where the notebook asks for it; they may not be there."""
+    drift: Path
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment as declared, the runs it has, and its row of compare.csv (may be empty)."""
+    """An experiment as declared, the runs it has, what it lacks, and its row of compare.csv (may
+    be empty)."""
 
     declared: DeclaredExperiment
     runs: list[Run]
     missing: list[str]
+    remarks: list[str]
+    """What is as it should be and still to be known: a run that diverged, or was left out."""
     row: Row
 
     @property
@@ -161,19 +169,20 @@ def load_notebook(page: Page, results: Results, tables: Results | None = None) -
     # Said anew from the figures: the table's own sentences are English.
     compared_pairs = cast(list[Pair], pairs.to_dict("records"))
     pairs["verdict"] = [pair_verdict(pair, len(pairs)) for pair in compared_pairs]
-    told: list[Row] = _records(rows)
-    by_name = {row["experiment"]: row for row in told}
+    shown: list[Row] = _records(rows)
+    by_name = {row["experiment"]: row for row in shown}
     experiments = [
-        _load_experiment(declared, page, results, by_name.get(declared["name"], {}))
+        _load_experiment(declared, page, results, compared, by_name.get(declared["name"], {}))
         for declared in page["experiments"]
     ]
     for experiment in experiments:
-        problems += [f"{experiment.name}: {text}" for text in experiment.missing]
+        told = [*experiment.missing, *experiment.remarks]
+        problems += [f"{experiment.name}: {text}" for text in told]
     settings = settings_of([experiment["spec"] for experiment in page["experiments"]])
     claims = [_claim(result, rows, settings) for result in page["key_results"]]
     data = None
     try:
-        data = Prepared(results.data(page["dataset"]))
+        data = Prepared(results.data(page["data"]))
     except MissingError:
         pass  # the page is as well made where the data are not
     except DamagedError as error:
@@ -185,7 +194,7 @@ def load_notebook(page: Page, results: Results, tables: Results | None = None) -
     except ScratchbookError as error:
         diagnoses = []
         problems.append(tr("nothing is diagnosed: {error}", error=error))
-    return Notebook(page, experiments, told, _records(pairs), data, claims, diagnoses, problems)
+    return Notebook(page, experiments, shown, _records(pairs), data, claims, diagnoses, problems)
 
 
 def read_pictures(data: Prepared | None, index: np.ndarray) -> list[np.ndarray | None]:
@@ -231,28 +240,28 @@ def confused_pairs(
 
 
 def _load_experiment(
-    declared: DeclaredExperiment, page: Page, results: Results, row: Row
+    declared: DeclaredExperiment, page: Page, results: Results, notebook: NotebookFiles, row: Row
 ) -> Experiment:
-    runs, missing = [], []
+    runs: list[Run] = []
+    missing: list[str] = []
+    remarks: list[str] = []
+    maps = cam_key(page["cam"]) if page["cam"] else None
     absent: dict[tuple[str, str], list[int]] = {}  # (file, end of the log): seeds
-    for seed in page["seeds"]:
-        names = page["name"], declared["name"], seed
-        files = results.run(*names)
+    for seed, name in declared["runs"].items():
+        files = results.run(name)
         try:
-            record, history = read_record(files), read_history(files)
+            record = read_record(files)
+            if (epoch := record.get("diverged")) is not None:
+                remarks.append(tr("seed {seed} {trouble}", seed=seed, trouble=diverged(epoch)))
+                continue
+            history = read_history(files)
         except MissingError as error:
-            log = end_of_log(results.run_log("train", *names))
+            log = end_of_log(results.log(name, "train"))
             absent.setdefault((error.file.name, log), []).append(seed)
             continue
         except DamagedError as error:
             told = f"{error.file}: {error.why}"
             missing.append(tr("seed {seed} cannot be read ({error})", seed=seed, error=told))
-            continue
-        if changed := declared_otherwise(declared["spec"], record["spec"]):
-            missing.append(tr(
-                "seed {seed} was trained before this was changed: {keys}",
-                seed=seed, keys=", ".join(changed),
-            ))  # fmt: skip
             continue
         metrics = readable(read_metrics, files)
         if metrics is None:
@@ -262,7 +271,13 @@ def _load_experiment(
                 tr("seed {seed}: {trouble}", seed=seed, trouble=text)
                 for text in metrics.get("trouble", [])
             ]
-        runs.append(Run(seed, files, record, history, metrics))
+        run = Run(
+            seed, files, record, history, metrics,
+            maps=files.cam(maps) if maps else None,
+            drift=notebook.drift(declared["name"], seed),
+        )  # fmt: skip
+        remarks += _maps_missing(run)
+        runs.append(run)
     gone = [
         tr_n(
             "seed {seeds} is missing ({file} is not there)",
@@ -271,7 +286,37 @@ def _load_experiment(
         ) + (tr("; its log ends: {lines}", lines=log) if log else "")
         for (file, log), seeds in absent.items()
     ]  # fmt: skip
-    return Experiment(declared, runs, gone + missing, row)
+    remarks += [
+        tr("seed {seed} is left out, as the notebook says", seed=seed)
+        for seed in declared["left_out"]
+    ]
+    same = _twin(declared, page)
+    if same:
+        remarks.append(tr("these are the runs of {experiment}, counted once", experiment=same))
+    return Experiment(declared, runs, gone + missing, remarks, row)
+
+
+def _twin(declared: DeclaredExperiment, page: Page) -> str:
+    """The experiment that has the same runs and is compared in this one's place; "" for none."""
+    runs = list(declared["runs"].values())
+    same = [one["name"] for one in page["experiments"] if list(one["runs"].values()) == runs]
+    first = page["baseline"] if page["baseline"] in same else same[0]
+    return "" if first == declared["name"] or not runs else first
+
+
+def _maps_missing(run: Run) -> list[str]:
+    """What of a run's maps could not be made, and why."""
+    if run.maps is None or not run.maps.exists():
+        return []
+    why, epochs = maps_missing(run.maps)
+    if why:
+        return [tr("seed {seed} has no Grad-CAM: {why}", seed=run.seed, why=why)]
+    if epochs:
+        return [tr(
+            "seed {seed}: no weights were kept of epochs {epochs}, so Grad-CAM leaves them out",
+            seed=run.seed, epochs=", ".join(map(str, epochs)),
+        )]  # fmt: skip
+    return []
 
 
 def _table(path: Path, columns: list[str], problems: list[str]) -> pd.DataFrame:

@@ -20,11 +20,10 @@ _ABSENT = {  # what it means that a file of a run is not there
     "history.csv": "is not whole",
     "predictions.h5": "is not whole",
     "metrics.json": "was not evaluated",
-    "cam.h5": "has no Grad-CAM",
-    "drift.csv": "has no drift",
+    "checksums.json": "is not whole",
 }
 
-_TRAINED = ("run.json", "history.csv", "predictions.h5")
+_TRAINED = ("run.json", "history.csv", "predictions.h5", "checksums.json")
 _UNREADABLE = (  # what readers of JSON, CSV and HDF5 raise on what they did not expect
     ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RuntimeError, csv.Error,
 )  # fmt: skip
@@ -35,9 +34,8 @@ class ResultError(ScratchbookError):
     follow the name of a run."""
 
     def __init__(self, file: Path, brief: str, whole: str) -> None:
-        folder = file.parent
-        of_run = _is_of_run(file)
-        who = f"{folder.parent.name} seed {seed_of(folder.name)}" if of_run else file.stem
+        folder = _run_folder(file) if file.name in _ABSENT else None
+        who = f"{folder.parent.name} seed {seed_of(folder.name)}" if folder else file.stem
         super().__init__(f"{who} {whole}")
         self.file, self.brief = file, brief
 
@@ -57,10 +55,22 @@ class DamagedError(ResultError):
     def __init__(self, file: Path, why: object, errno: int | None = None) -> None:
         told = " ".join(str(why).split())
         trained = _is_of_run(file) and file.name in _TRAINED
-        made = "the run is trained" if trained else "it is made"
-        self.why = told if errno else f"{told}; remove it, and {made} again"
+        cure = (
+            "put back what was written, or have the run trained again by `scratchbook retrain`"
+            if trained
+            else "remove it, and it is made again"
+        )
+        self.why = told if errno else f"{told}; {cure}"
         brief = f"has an unreadable {file.name} ({told})"
         super().__init__(file, brief, f"has an unreadable {file}: {self.why}")
+
+
+class LeftOutError(ResultError):
+    """It was left out for a reason that it names."""
+
+    def __init__(self, file: Path, why: str) -> None:
+        super().__init__(file, f"has no Grad-CAM: {why}", f"has no Grad-CAM: {why}")
+        self.why = why
 
 
 class DivergedError(ScratchbookError):
@@ -93,5 +103,10 @@ def usable(file: Path) -> Iterator[None]:
 
 
 def _is_of_run(file: Path) -> bool:
-    # A notebook may be called `seed1`, and a data set `cam`.
-    return file.name in _ABSENT and seed_of(file.parent.name) is not None
+    return file.name in _ABSENT and _run_folder(file) is not None
+
+
+def _run_folder(file: Path) -> Path | None:
+    """The folder of the run that a file is of: its own, or the one above `derived`."""
+    folder = file.parent.parent if file.parent.name == "derived" else file.parent
+    return folder if seed_of(folder.name) is not None else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -57,3 +58,20 @@ def try_room(path: Path, size: int) -> None:
                 shutil.copyfileobj(io.BytesIO(bytes(size)), file)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def hash_file(path: Path) -> str | None:
+    """The sha256 of a file's bytes, or None where there is no such file."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None
+
+
+def link_file(source: str | Path, target: str | Path) -> None:
+    """The file under another name too; on a disk that knows no such names, a copy of it."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -12,9 +12,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from .errors import DivergedError, usable
+from .errors import DivergedError, LeftOutError, usable
 from .files import try_room, write_atomically
-from .paths import RunFiles
 from .records import SPLITS, CamMaps, SplitPredictions
 
 HDF5_OVERHEAD = 8192  # bytes an array, at most
@@ -28,6 +27,12 @@ class Predictions:
         self._path, self._file = path, file
         self.class_names = [str(name) for name in json.loads(file.attrs["class_names"])]
         self.validation = str(file.attrs.get("validation", "validation"))
+        self.diverged = int(file.attrs["diverged"]) if "diverged" in file.attrs else None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the run diverged before its first epoch was whole."""
+        return self.diverged is not None and "best" not in self._file
 
     def epoch(self, when: str) -> int:
         with usable(self._path):
@@ -103,6 +108,7 @@ def write_predictions(
     predictions: Mapping[str, tuple[int, Mapping[str, SplitPredictions]]],
     class_names: Sequence[str],
     validation: str,
+    diverged: int | None = None,
 ) -> None:
     """predictions.h5.
 
@@ -111,6 +117,7 @@ def write_predictions(
             are stored as float32.
         class_names: (class,).
         validation: the split that the best epoch was chosen on.
+        diverged: the epoch in which the run did.
 
     Raises:
         OSError: the disk has no room for it.
@@ -120,6 +127,8 @@ def write_predictions(
         with h5py.File(partial, "w") as file:
             file.attrs["class_names"] = json.dumps(class_names)
             file.attrs["validation"] = validation
+            if diverged is not None:
+                file.attrs["diverged"] = diverged
             for when, (epoch, splits) in predictions.items():
                 group = file.create_group(when)
                 group.attrs["epoch"] = epoch
@@ -134,10 +143,16 @@ def write_predictions(
     write_atomically(path, write)
 
 
-def read_cam(run: RunFiles) -> CamMaps:
-    """cam.h5."""
-    with usable(run.cam), h5py.File(run.cam, "r") as file:
+def read_cam(path: Path) -> CamMaps:
+    """A run's maps.
+
+    Raises:
+        LeftOutError: they could not be made.
+    """
+    with usable(path), h5py.File(path, "r") as file:
         told = {name: _text(value) for name, value in file.attrs.items()}
+        if "left_out" in told:
+            raise LeftOutError(path, told["left_out"])
         return CamMaps(
             maps=file["maps"][()],
             epochs=file["epochs"][()],
@@ -153,11 +168,23 @@ def read_cam(run: RunFiles) -> CamMaps:
             input_size=tuple(json.loads(told["input_size"])),
             class_names=json.loads(told["class_names"]),
             flags=json.loads(told["flags"]),
+            missing=json.loads(told["missing"]),
+            diverged=json.loads(told["diverged"]) if "diverged" in told else None,
         )
 
 
+def maps_missing(path: Path) -> tuple[str, list[int]]:
+    """Why there are no maps at all, or which epochs have none, without reading them."""
+    try:
+        with h5py.File(path, "r") as file:
+            told = {name: _text(value) for name, value in file.attrs.items()}
+            return told.get("left_out", ""), json.loads(told.get("missing", "[]"))
+    except (OSError, ValueError):
+        return "", []  # told by whoever reads it
+
+
 def write_cam(path: Path, cam: CamMaps) -> None:
-    """cam.h5: arrays as arrays, all else as attributes."""
+    """A run's maps: arrays as arrays, all else as attributes."""
     values = {field.name: getattr(cam, field.name) for field in fields(cam)}
     names = np.array(values.pop("names"), dtype=h5py.string_dtype())
 
@@ -172,6 +199,16 @@ def write_cam(path: Path, cam: CamMaps) -> None:
                         value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
                     )
                     file.attrs[key] = text
+
+    write_atomically(path, write)
+
+
+def leave_out_cam(path: Path, why: str) -> None:
+    """Writes, in place of maps, why there are none: a job that failed would fail at every start."""
+
+    def write(partial: Path) -> None:
+        with h5py.File(partial, "w") as file:
+            file.attrs["left_out"] = why
 
     write_atomically(path, write)
 

@@ -1,4 +1,8 @@
-"""Where everything under results/ lies: names in, paths out. Nothing is read here."""
+"""Where everything under results/ lies: names in, paths out. Nothing is read here.
+
+A run belongs to its settings, so it is called by its key and seed, `digits-3f9a0c61d2e8/seed0`; who
+asked for it, which notebook and which experiment, is no part of its place.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .records import RunRecord
 
-RESERVED = {"data", "smoke", "logs", "benchmarks", "state", "progress", "partial"}
+RESERVED = {
+    "benchmarks", "data", "logs", "maps", "open", "partial", "progress", "runs", "smoke", "state",
+}  # fmt: skip
 """Folders of results/ that are no notebook's."""
 
 
@@ -29,15 +35,20 @@ class _Folder:
 
 
 class RunFiles(_Folder):
-    """The files of one run. Training makes the first four, later stages the others."""
+    """The files of one run. What training makes is never changed again; what is derived from it
+    may be made anew at any time."""
 
     record = _Inside("run.json")
     history = _Inside("history.csv")
     predictions = _Inside("predictions.h5")
     checkpoints = _Inside("checkpoints")
-    metrics = _Inside("metrics.json")
-    cam = _Inside("cam.h5")
-    drift = _Inside("drift.csv")
+    checksums = _Inside("checksums.json")  # of those before, which make a run whole
+    derived = _Inside("derived")
+    metrics = _Inside("derived/metrics.json")
+
+    def cam(self, choices: str) -> Path:
+        """The maps by what Grad-CAM was to look at, `scratchbook.keys.cam_key`."""
+        return self.derived / f"cam-{choices}.h5"
 
     def weights(self, record: RunRecord) -> dict[int, Path]:
         """The files of the epochs whose weights were kept."""
@@ -55,7 +66,7 @@ class RunFiles(_Folder):
 
     @property
     def name(self) -> str:
-        """`few/seed1`: how a message calls the run within its notebook."""
+        """`digits-3f9a0c61d2e8/seed1`."""
         return f"{self.folder.parent.name}/{self.folder.name}"
 
 
@@ -86,6 +97,7 @@ class StateFiles(_Folder):
 class NotebookFiles(_Folder):
     """What is made of all runs of a notebook."""
 
+    runs = _Inside("runs.csv")  # which run is whose
     compare = _Inside("compare.csv")
     comparisons = _Inside("comparisons.csv")
     compare_markdown = _Inside("compare.md")
@@ -96,54 +108,70 @@ class NotebookFiles(_Folder):
     def figure(self, name: str) -> Path:
         return self.figures / f"{name}.svg"
 
+    def drift(self, experiment: str, seed: int | str) -> Path:
+        """How a run's maps move, against those of the experiment's other seeds."""
+        return self.folder / "drift" / experiment / f"seed{seed}.csv"
+
 
 class Results(_Folder):
-    """A folder of results: results/ itself, that of its smoke runs or of a partial page, records/.
+    """A folder of results: results/ itself, that of its smoke runs or of a partial page.
 
-    A name may also be a wildcard of Snakemake's: `run("{notebook}", "{experiment}", "{seed}")`.
+    A name may also be a wildcard of Snakemake's: `run("{run}")`.
     """
 
     report = _Inside("report.html")  # of smoke runs; that of real ones lies in the project's folder
-    records = _Inside("records.tar.gz")  # in a bucket, a copy of Snakemake's
     networks_checked = _Inside("networks-checked")  # which were built without a mistake before
+    sources = _Inside("sources.json")  # what is known of the data's files
+    store = _Inside("runs")  # the store: every run that was finished
+    being_made = _Inside("open")
+    layout = _Inside("runs/layout.json")  # by which the store is written
+    states = _Inside("state")
 
     @property
     def partial(self) -> Results:
         """Where tables and figures of a page with missing runs go."""
         return Results(self.folder / "partial")
 
-    def run(self, notebook: str, experiment: str, seed: int | str) -> RunFiles:
-        return RunFiles(self.folder / _place(notebook, experiment, seed))
+    def run(self, run: str) -> RunFiles:
+        """A finished run in the store, `digits-3f9a0c61d2e8/seed0`; an earlier one by its own
+        place, `digits-3f9a0c61d2e8/earlier/20261128T120000Z-seed0`."""
+        return RunFiles(self.store / run)
 
-    def runs(self, notebook: str = "*", experiment: str = "*") -> list[RunFiles]:
-        """The runs that have left a folder, by experiment and seed."""
-        folders = self.folder.glob(f"{notebook}/{experiment}/seed*")
-        found = (RunFiles(folder) for folder in folders if seed_of(folder.name) is not None)
-        return sorted(found, key=lambda run: (run.folder.parent, run.seed))
+    def trained(self, run: str) -> RunFiles:
+        """A run that was trained and is not in the store yet; Snakemake may delete it."""
+        return RunFiles(self.being_made / run)
+
+    def order(self, run: str) -> Path:
+        """All that a training is told."""
+        return self.being_made / f"{run}.order.json"
+
+    def request(self, run: str) -> Path:
+        """Is there where a run that is finished is to be trained again."""
+        return self.being_made / f"{run}.retrain"
 
     def notebook(self, name: str) -> NotebookFiles:
         return NotebookFiles(self.folder / name)
 
-    def data(self, dataset: str) -> Path:
-        """The prepared data."""
-        return self.folder / "data" / f"{dataset}.h5"
+    def data(self, name: str) -> Path:
+        """The prepared data, `digits-41c09be01f5a-p1`."""
+        return self.folder / "data" / f"{name}.h5"
 
-    def state(self, notebook: str, experiment: str, seed: int | str) -> Path:
+    def maps(self, choices: str) -> Path:
+        """What Grad-CAM is to look at, for its jobs to read."""
+        return self.folder / "maps" / f"{choices}.json"
+
+    def state(self, run: str) -> Path:
         """The folder that a killed training goes on from; undeclared, since Snakemake deletes
         declared outputs before a job starts."""
-        return self.folder / "state" / _place(notebook, experiment, seed)
+        return self.states / run
 
-    def progress(self, notebook: str, experiment: str, seed: int | str) -> Path:
+    def progress(self, run: str) -> Path:
         """How far a run's job is; see `scratchbook.results.progress`."""
-        return self.folder / "progress" / f"{_place(notebook, experiment, seed)}.json"
+        return self.folder / "progress" / f"{run}.json"
 
     def log(self, *names: str) -> Path:
-        """What a job said: `log("data", dataset)`, `log("report")`."""
+        """What a job said: `log("data", dataset)`, `log(run, "train")`, `log("report")`."""
         return self.folder / "logs" / f"{'/'.join(names)}.log"
-
-    def run_log(self, job: str, notebook: str, experiment: str, seed: int | str) -> Path:
-        """What a job of a run said; `job` is `train`, `evaluate`, `cam` or `drift`."""
-        return self.log(_place(notebook, experiment, seed), job)
 
     def benchmark(self, log: Path) -> Path:
         """Time and memory of the job with that log."""
@@ -151,24 +179,31 @@ class Results(_Folder):
             self.folder / "benchmarks" / log.relative_to(self.folder / "logs").with_suffix(".tsv")
         )
 
-    def begun(self, notebook: str) -> bool:
-        """Whether a job of any of its runs has said something."""
-        return (self.folder / "logs" / notebook).is_dir()
 
-    def seeds_begun(self, notebook: str, experiment: str) -> set[int]:
-        """Of the runs that have left anything: results, a log, a state, their progress."""
-        places = (
-            self.folder / part / notebook / experiment for part in ("", "logs", "state", "progress")
-        )
-        seeds = {seed_of(found.stem) for place in places for found in place.glob("seed*")}
-        return {seed for seed in seeds if seed is not None}
+class Records(_Folder):
+    """Small copies of runs' texts that are kept for good, by who asked for them."""
+
+    def run(self, notebook: str, experiment: str, seed: int | str) -> RunFiles:
+        return RunFiles(self.folder / notebook / experiment / f"seed{seed}")
+
+    def runs(self, notebook: str = "*", experiment: str = "*") -> list[RunFiles]:
+        """Those that there are, by experiment and seed."""
+        folders = self.folder.glob(f"{notebook}/{experiment}/seed*")
+        found = (RunFiles(folder) for folder in folders if seed_of(folder.name) is not None)
+        return sorted(found, key=lambda run: (run.folder.parent, run.seed))
+
+    def notebook(self, name: str) -> NotebookFiles:
+        return NotebookFiles(self.folder / name)
 
 
-def _place(notebook: str, experiment: str, seed: int | str) -> str:
-    return f"{notebook}/{experiment}/seed{seed}"
+def run_name(key: str, seed: int | str) -> str:
+    """`digits-3f9a0c61d2e8/seed0`."""
+    return f"{key}/seed{seed}"
 
 
 def seed_of(name: str) -> int | None:
-    """The seed of the run whose folder has this name; None where it is no run's."""
-    digits = name.removeprefix("seed")
-    return int(digits) if name.startswith("seed") and digits.isdecimal() else None
+    """The seed of the run whose folder has this name, `seed0` or, of an earlier one,
+    `20261128T120000Z-seed0`; None where it is no run's."""
+    before, _, digits = name.rpartition("seed")
+    is_one = digits.isdecimal() and (not before or before.endswith("-"))
+    return int(digits) if is_one else None

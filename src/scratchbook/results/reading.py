@@ -14,12 +14,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scratchbook.specs import Spec, declared_otherwise
-
-from .errors import readable, usable
+from .errors import usable
 from .files import write_atomically
 from .paths import RunFiles
-from .records import Epoch, History, Metrics, RunRecord
+from .records import Epoch, History, Metrics, RunRecord, RunRow
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,10 +33,14 @@ def read_record(run: RunFiles) -> RunRecord:
     return read_json(run.record, RunRecord)
 
 
-def is_outdated(run: RunFiles, spec: Spec) -> bool:
-    """Whether run.json says that it was trained by another spec; not where it says nothing."""
-    record = readable(read_record, run)
-    return record is not None and bool(declared_otherwise(spec, record["spec"]))
+def read_runs(file: Path) -> list[RunRow]:
+    """runs.csv: which run is whose."""
+    with usable(file), file.open(encoding="utf-8", newline="") as opened:
+        return [
+            RunRow(experiment=row["experiment"], seed=int(row["seed"]), run=row["run"],
+                   fold=row["fold"])
+            for row in csv.DictReader(opened)
+        ]  # fmt: skip
 
 
 def read_metrics(run: RunFiles) -> Metrics:
@@ -79,12 +81,12 @@ def write_history(path: Path, history: Sequence[Epoch]) -> None:
     write_atomically(path, write)
 
 
-def read_drift(run: RunFiles) -> pd.DataFrame:
-    """drift.csv, a row an epoch."""
+def read_drift(file: Path) -> pd.DataFrame:
+    """How a run's maps move, a row an epoch."""
     import pandas as pd
 
-    with usable(run.drift):
-        table = pd.read_csv(run.drift)
+    with usable(file):
+        table = pd.read_csv(file)
         if "epoch" not in table or not len(table):
             raise ValueError("no epoch")
         return table

@@ -54,7 +54,9 @@ class Counts(TypedDict):  # images of each split
 
 class DataUsed(TypedDict):
     dataset: str
-    sha256: str  # of the source
+    file: str  # the name of the prepared file
+    sha256: str  # of the source's content
+    arrays_sha256: str  # of what was prepared from it
     counts: Counts
     class_names: list[str]
 
@@ -70,10 +72,19 @@ class WeightHashes(TypedDict):  # sha256 over the arrays
     final: str
 
 
+class StartedFrom(TypedDict):
+    """The run whose weights a run began with."""
+
+    run: str
+    epoch: int
+    weights_sha256: str  # of the file that was loaded
+
+
 class RunRecord(TypedDict):
     """run.json: all that is known of how a run was made."""
 
-    notebook: str
+    key: str
+    notebook: str  # that it was first trained for
     experiment: str
     seed: int
     id: str
@@ -87,8 +98,14 @@ class RunRecord(TypedDict):
     precision: str
     backend: str
     hardware: Hardware
+    device: str  # the GPU, or else the processor
     packages: dict[str, str]
     python: str
+    training: dict[str, int]  # the numbers of our own code that answered, by feature
+    preparing: int
+    pretrained: dict[str, str]  # sha256 of the weights that backbones began with
+    initial: NotRequired[StartedFrom]
+    diverged: NotRequired[int]  # the epoch in which the loss became no number
     git: Git
     data: DataUsed
     started: str  # ISO 8601
@@ -97,6 +114,40 @@ class RunRecord(TypedDict):
     images_per_second: float
     weights_sha256: WeightHashes
     checkpoints: list[Checkpoint]
+
+
+class RunRow(TypedDict):
+    """A row of runs.csv."""
+
+    experiment: str
+    seed: int
+    run: str  # its folder in the store
+    fold: str  # "" without
+
+
+class FileSum(TypedDict):
+    size: int  # bytes
+    sha256: str
+
+
+class Kept(TypedDict):
+    """checksums.json: what makes a run in the store whole, and enough of run.json to tell which
+    run it is should that be lost."""
+
+    key: str
+    seed: int
+    spec: Spec
+    weights_sha256: WeightHashes
+    precision: str
+    backend: str
+    threads: int
+    initial: str | None  # the run that it started from
+    training: dict[str, int]
+    preparing: int
+    data: str  # the name of the prepared file
+    diverged: int | None
+    finished: str  # ISO 8601
+    files: dict[str, FileSum]
 
 
 class Epoch(TypedDict):
@@ -196,6 +247,7 @@ class Metrics(TypedDict):
     class_names: list[str]
     splits: dict[str, SplitMetrics]
     trouble: NotRequired[list[str]]  # a sentence for each split that has no figures
+    diverged: NotRequired[int]  # the epoch in which it did
     last: LastMetrics
 
 
@@ -226,3 +278,5 @@ class CamMaps:
     input_size: tuple[int, int]
     class_names: list[str]
     flags: list[str]
+    missing: list[int]  # epochs that were asked for and whose weights were not kept
+    diverged: int | None  # the epoch in which the run did

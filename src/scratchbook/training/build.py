@@ -18,6 +18,7 @@ from scratchbook.results.paths import RunFiles
 from scratchbook.results.prepared import Prepared
 
 from .losses import accuracy_metric, loss_function
+from .numbers import training_numbers
 from .optimizers import make_optimizer
 from .order import Order
 
@@ -75,20 +76,18 @@ def build(
     return Setup(order, prepared, rows, model, bare, loss, base_rate)
 
 
-def resume_key(setup: Setup, threads: int) -> dict[str, object]:
+def resume_key(setup: Setup) -> dict[str, object]:
     """What the numbers of a run hang on, before its first epoch: no other run's state will do."""
-    order, data, backend = setup.order, setup.prepared, keras.backend.backend()
+    order, backend = setup.order, keras.backend.backend()
     return {
-        "spec": order.spec,
+        "key": order.key,
         "seed": order.seed,
-        # The pixels too: one source can be resized in many ways.
-        "data": provenance.hash_arrays([data.images, data.labels, data.split]),
+        "data": setup.prepared.arrays_sha256,
         "precision": order.precision,
         "backend": backend,
-        "threads": threads,
+        "threads": order.threads,
         "packages": provenance.describe_packages(provenance.NUMERIC_PACKAGES[backend]),
-        "code": provenance.hash_code(),
-        "keep_epochs": sorted(order.keep_epochs),
+        "code": training_numbers(order.spec),
         "initial": setup.hash_weights(),
     }
 

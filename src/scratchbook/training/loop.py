@@ -13,7 +13,8 @@ import numpy as np
 
 from scratchbook.console import duration
 from scratchbook.errors import ScratchbookError
-from scratchbook.results.files import try_room
+from scratchbook.keys import with_frozen
+from scratchbook.results.files import hash_file, try_room
 from scratchbook.results.hdf5 import HDF5_OVERHEAD
 from scratchbook.results.records import Epoch
 from scratchbook.specs import KerasObject
@@ -21,11 +22,7 @@ from scratchbook.specs import KerasObject
 from .build import Setup, count_bytes
 from .optimizers import scheduled_rate
 from .order import Listener
-from .state import RunState, Snapshot, hash_file, readable_write_errors
-
-
-class TrainingDivergedError(ScratchbookError):
-    """The loss is no number any more."""
+from .state import RunState, Snapshot, readable_write_errors
 
 
 def train(
@@ -38,8 +35,10 @@ def train(
         snapshot: is brought up to date with each epoch.
         begun: when the run would have begun, had it never been interrupted; by `perf_counter`.
 
+    A loss that becomes NaN or infinite ends the training: the run diverged, and is what it was
+    after the last whole epoch.
+
     Raises:
-        TrainingDivergedError: the loss became NaN or infinite, at the epoch and batch named.
         ScratchbookError: the state cannot be written.
     """
     spec, seed, model, rows = setup.order.spec, setup.order.seed, setup.model, setup.rows
@@ -65,12 +64,21 @@ def train(
             loss += float(logs["loss"]) * len(batch)
             accuracy += float(logs["accuracy"]) * len(batch)
             if not math.isfinite(loss):
-                raise TrainingDivergedError(
+                console.say(
                     f"the loss became {float(logs['loss'])} in epoch {epoch}, batch {step} of "
-                    f"{steps}; a lower learning rate is the usual cure"
+                    f"{steps}: the run diverged; a lower learning rate is the usual cure"
                 )
+                snapshot.diverged, snapshot.stopped = epoch, True
+                break
             console.progress(step, steps)
+        snapshot.training_seconds += time.perf_counter() - clock
         training_seconds = time.perf_counter() - clock
+        if snapshot.diverged is not None:
+            if held := state.load():
+                for variable, value in zip(setup.variables, held[1], strict=True):
+                    variable.assign(value)
+                save(setup, state, snapshot, begun)
+            return
 
         logits = predict_logits(model, images, validation_rows, spec.get("test_time_flip"))
         val_loss, val_accuracy = measure(setup.loss, logits, labels[validation_rows])
@@ -84,7 +92,6 @@ def train(
 
         snapshot.epoch, snapshot.stopped = epoch, model.stop_training
         snapshot.history.append(row)
-        snapshot.training_seconds += training_seconds
         save(setup, state, snapshot, begun)
         tell(console, snapshot.history, epochs, steps, len(shuffled) / max(training_seconds, 1e-9))
 
@@ -175,7 +182,7 @@ def replayed_callbacks(
     restored_rate = keras.ops.convert_to_numpy(model.optimizer.learning_rate)
     model.stop_training = False
     for entry in declared:
-        config = {"monitor": "val_loss", "mode": "auto"} | entry["config"]
+        config = with_frozen(entry)
         if config["mode"] == "auto":  # Keras would ask the metrics, which a first batch builds
             config["mode"] = "max" if config["monitor"].endswith("accuracy") else "min"
         callback = getattr(keras.callbacks, entry["class_name"])(**config)

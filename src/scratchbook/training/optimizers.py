@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from scratchbook.errors import ScratchbookError
+from scratchbook.keys import with_frozen
 from scratchbook.specs import KerasObject, Schedule
 
 
@@ -21,7 +22,7 @@ def make_optimizer(entry: KerasObject) -> Any:
     Raises:
         ScratchbookError: Keras refuses an argument.
     """
-    config = dict(entry["config"])
+    config = with_frozen(entry)
     decay = config.pop("decay", 0.0)
     base = getattr(keras.optimizers, entry["class_name"])
     if base is keras.optimizers.Adam and keras.backend.backend() == "tensorflow":

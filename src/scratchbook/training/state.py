@@ -6,7 +6,6 @@ history are all there is to restore; callbacks are brought up to date by replayi
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import zipfile
@@ -20,7 +19,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from scratchbook.errors import ScratchbookError
-from scratchbook.results.files import write_atomically, write_text
+from scratchbook.results.files import hash_file, write_atomically, write_text
 from scratchbook.results.paths import StateFiles
 from scratchbook.results.records import Epoch
 
@@ -40,10 +39,13 @@ class Snapshot:
     wall_seconds: float = 0.0  # of all attempts, until this epoch was saved
     training_seconds: float = 0.0
     stopped: bool = False
+    diverged: int | None = None  # the epoch in which the loss became no number
 
     @property
     def best_epoch(self) -> int:
-        """The first epoch with the highest validation accuracy."""
+        """The first epoch with the highest validation accuracy; 0 where there is none."""
+        if not self.history:
+            return 0
         return max(self.history, key=lambda row: (row[MONITOR], -row["epoch"]))["epoch"]
 
 
@@ -135,10 +137,8 @@ class RunState:
             if epoch not in epochs:
                 file.unlink()
 
-    def discard(self) -> None:
-        """Removes the folder: the run is finished."""
-        with readable_write_errors(self.folder):
-            shutil.rmtree(self.folder)
+    def release(self) -> None:
+        """Lets others have it."""
         self._lock.release(force=True)
 
 
@@ -164,8 +164,9 @@ def check_space(
 ) -> None:  # fmt: skip
     """Says how much disk a run takes at most, before it trains, and refuses where that is not free.
 
-    At the end there are the kept weights twice, in the state and among the results; before, there
-    may be those of a former best epoch, and a state more than `GENERATIONS` while it is written.
+    At the end the kept weights are in the state and, by another name, among the results, twice on a
+    disk that knows no such names; before, there may be those of a former best epoch, and a state
+    more than `GENERATIONS` while it is written.
 
     Args:
         folder: of the state; what is in it already is the run's own.
@@ -201,15 +202,6 @@ def readable_bytes(count: int) -> str:
             return f"{value:.1f} {unit}" if unit != "bytes" else f"{count} bytes"
         value /= 1000
     return f"{value:.1f} TB"
-
-
-def hash_file(path: Path) -> str | None:
-    """The sha256 of a file's bytes, or None where there is no such file."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        return None
 
 
 def _difference(held: str, key: Mapping[str, object]) -> str:
