@@ -140,13 +140,24 @@ def test_orders_differ_between_epochs_and_seeds() -> None:
     assert len(orders) == 38
 
 
-@given(st.integers(1, 90), st.integers(0, 1000))
+@given(st.integers(3, 90), st.integers(0, 1000))
 def test_a_training_sample_keeps_the_classes_shares(count: int, seed: int) -> None:
     labels = np.repeat([0, 1, 2], [50, 30, 10])
     rows = sample_rows(labels, np.arange(90), count, seed)
     assert len(set(rows)) == count
     shares = np.bincount(labels[rows], minlength=3)
     assert (abs(shares - np.array([50, 30, 10]) * count / 90) < 1).all()
+    assert shares.all()
+
+
+@pytest.mark.parametrize(
+    ("count", "shares"),
+    [(4, [1, 1, 1, 1]), (5, [1, 1, 1, 2]), (8, [1, 2, 2, 3]), (100, [10, 20, 30, 40])],
+)
+def test_no_class_is_left_out_of_a_training_sample(count: int, shares: list[int]) -> None:
+    labels = np.repeat([0, 1, 2, 3], [10, 20, 30, 40])
+    rows = sample_rows(labels, np.arange(100), count, seed=0)
+    assert np.bincount(labels[rows], minlength=4).tolist() == shares
 
 
 def test_binary_crossentropy_on_a_softmax_has_its_true_value() -> None:
@@ -526,6 +537,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_says_where(tmp_path: Path, d
     ("change", "said"),
     [
         ({"train_samples": 41}, "train_samples is 41, but there are only 40 training images"),
+        ({"train_samples": 2}, "train_samples is 2, but there are 3 classes, .* give 3 or more"),
         ({"batch_size": 41}, "batch_size is 41, more than the 40 training images"),
         ({"recorded_parameters": 7}, "recorded.parameters is 7, but this network has 547"),
         ({"layers": [*NET[:-1], {**DENSE, "config": {**DENSE["config"], "units": 4}}]},

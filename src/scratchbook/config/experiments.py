@@ -95,7 +95,8 @@ class Training(Strict):
     epochs: int | None = Field(None, ge=1)
     """Passes over the training images; 10 unless given."""
     train_samples: int | None = Field(None, ge=1)
-    """Train on this many images only: a stratified sample, drawn anew for each seed."""
+    """Train on this many images only: a stratified sample, drawn anew for each seed, with one image
+    of every class at least."""
     callbacks: list[Callback] | None = None
     """`ReduceLROnPlateau`, `EarlyStopping`, with Keras's arguments."""
     threads: int | None = Field(None, ge=1)
