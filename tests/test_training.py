@@ -28,11 +28,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scratchbook import models
+from scratchbook.config.keras_api import keras_api
 from scratchbook.data.rows import run_rows, sample_rows
 from scratchbook.errors import ScratchbookError
 from scratchbook.models.whitening import whitening_filters
 from scratchbook.results.paths import RunFiles
-from scratchbook.training.loop import epoch_order, measure, predict_logits
+from scratchbook.training.loop import epoch_order, measure, penalty, predict_logits
 from scratchbook.training.losses import loss_function
 from scratchbook.training.order import Listener, Order
 from scratchbook.training.run import train_run
@@ -413,6 +414,35 @@ def test_the_validation_loss_has_the_penalty_that_the_training_loss_has(
     added = penalised["loss"] - plain["loss"]
     assert added > 0.01
     assert penalised["val_loss"] - plain["val_loss"] == pytest.approx(added, rel=1e-3)
+
+
+ARGUMENTS: dict[str, dict[str, Any]] = {  # that a layer needs, or by which it can be one of many
+    "Activation": {"activation": "tanh"}, "AveragePooling2D": {"pool_size": 1},
+    "Conv2D": {"filters": 4, "kernel_size": 1}, "Dense": {"units": 4},
+    "DepthwiseConv2D": {"kernel_size": 1}, "Dropout": {"rate": 0.3},
+    "GaussianNoise": {"stddev": 0.3}, "GlobalAveragePooling2D": {"keepdims": True},
+    "GlobalMaxPooling2D": {"keepdims": True}, "GroupNormalization": {"groups": 2},
+    "MaxPooling2D": {"pool_size": 1}, "Normalization": {"mean": 0.1, "variance": 2.0},
+    "Rescaling": {"scale": 2.0}, "SeparableConv2D": {"filters": 4, "kernel_size": 1},
+    "SpatialDropout2D": {"rate": 0.3},
+}  # fmt: skip
+
+
+def test_the_validation_loss_is_keras_own_whatever_the_layers_add_to_it(data: Data) -> None:
+    layers = []
+    *names, flatten = sorted(keras_api()["layer"], key=lambda name: (name == "Flatten", name))
+    for name in names:
+        added = {key: "l2" for key in keras_api()["layer"][name] if "regularizer" in key}
+        layers.append({"class_name": name, "config": ARGUMENTS.get(name, {}) | added})
+    spec = SPEC | {"layers": [*layers, {"class_name": flatten, "config": {}}, DENSE]}
+    model = models.start(spec, data, seed=0, pretrained=Path(), initial_run=None)
+    loss = loss_function("categorical_crossentropy", "softmax")
+    model.compile(loss=loss)
+    logits = predict_logits(model, data.images, np.arange(60))
+    expected = model.evaluate(data.images, data.labels[:, None], batch_size=60, verbose=0)
+    found = measure(loss, logits, data.labels)[0] + penalty(model)
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert penalty(model) > 0.1
 
 
 def test_whitening_learns_from_the_images_that_are_trained_on_alone(
