@@ -231,6 +231,8 @@ AUGMENTED = SPEC | {
     "augment": [
         {"class_name": "RandomFlip", "config": {"mode": "horizontal"}},
         {"class_name": "RandomRotation", "config": {"factor": 0.1}},
+        {"class_name": "RandomColorJitter", "config": {"hue_factor": 0.2}},  # of several generators
+        {"class_name": "RandomCrop", "config": {"height": 6, "width": 7}},
     ]
 }
 PLATEAU = SPEC | {

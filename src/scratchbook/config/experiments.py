@@ -74,7 +74,8 @@ class Training(Strict):
 
     augment: list[AugmentationLayer] | None = None
     """Keras augmentation layers, applied to training images only, each epoch anew, on pixels of
-    0 to 255."""
+    0 to 255. `RandomCrop: {height: 28, width: 28}` is the size that the network sees: of a training
+    image a window that is drawn for it, of any other image, under Grad-CAM too, the middle."""
     optimizer: Optimizer | None = None
     """A Keras optimizer, `Adam: {learning_rate: 0.001}` (the default) or by name alone. `decay` is
     Keras 2's rule: learning_rate / (1 + decay · steps)."""

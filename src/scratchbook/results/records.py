@@ -223,6 +223,6 @@ class CamMaps:
     method: Literal["gradcam", "hirescam"]
     target: Literal["label", "predicted"]
     grid: tuple[int, int]
-    input_size: tuple[int, int]
+    input_size: tuple[int, int]  # of what the network sees: an image, or its middle
     class_names: list[str]
     flags: list[str]
