@@ -365,6 +365,17 @@ def test_cam_h5_holds_every_epoch_of_a_bf16_run_in_float32_and_the_network_is_bu
         np.testing.assert_allclose(found.probability[at], expected, atol=1e-6)
 
 
+def test_a_network_that_trains_on_crops_is_explained_on_the_middle_that_it_sees(tmp_path):
+    crop = {"class_name": "RandomCrop", "config": {"height": 9, "width": 7}}
+    cropping = models.build(SPEC | {"augment": [crop]}, (12, 12, 3))
+    plain = models.build(SPEC | {"augment": []}, (9, 7, 3))
+    plain.set_weights(cropping.get_weights())
+    found = record(tmp_path, {}, lambda: cropping)
+    assert (found.grid, found.input_size) == ((7, 5), (9, 7))
+    maps, _ = explain(plain, PHOTOS[:, 1:10, 2:9], layer=found.layer)
+    np.testing.assert_allclose(found.maps[0], maps, atol=1e-6)
+
+
 def test_a_random_head_keeps_the_trunk_and_forgets_the_rest(tmp_path):
     found = record(tmp_path, trained(tmp_path), seed=1)
     build = lambda: models.build(SPEC, (12, 12, 3))  # noqa: E731

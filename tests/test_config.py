@@ -78,6 +78,16 @@ def edited(before: str, after: str) -> str:
             ["unknown mode 'maximum'", "'max'"],
         ),
         ("epochs: 2", "optimizer: {Adam: {use_ema: true}}", ["Adam takes no 'use_ema'"]),
+        (
+            "Conv2D: 2",
+            "Conv2D: {filters: 2, activity_regularizer: l2}",
+            ["narrow.layers[0]", "takes no 'activity_regularizer', which would count in the train"],
+        ),
+        (
+            "activation: relu}",
+            "activity_regularizer: l2}",
+            ["defaults.layers", "takes no 'activity_regularizer', which would count in the train"],
+        ),
         ("Dropout: 0.1", "Normalization", ["Normalization computes no mean", "give it both"]),
         ("dataset: shapes", "dataset: shapes\nseeds: [0, 1, 0]", ["seeds", "0 is listed more"]),
         ("epochs: [1, last]", "epochs: [2-1]", ["cam.epochs[0]", "'2-1' holds no epoch"]),

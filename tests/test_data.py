@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -19,7 +20,7 @@ import h5py
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
@@ -215,15 +216,28 @@ def test_any_division_keeps_twins_together_and_every_class_everywhere(
 
 
 @given(st.integers(1, 200), st.lists(st.integers(3, 60), min_size=2, max_size=6))
-def test_any_sample_is_of_the_size_asked_for_unless_a_class_needs_more(count, sizes):
+@example(count=30, sizes=[60, 3, 3, 3, 3, 3])
+def test_any_sample_is_of_the_size_asked_for_unless_the_classes_need_more(count, sizes):
     labels = np.repeat(np.arange(len(sizes)), sizes)
     rows = division.choose(labels, None, count, seed=0)
     assert np.array_equal(rows, np.unique(rows))
+    assert len(rows) == max(3 * len(sizes), min(count, sum(sizes)))
     kept = np.bincount(labels[rows], minlength=len(sizes))
     assert kept.min() >= 3
     assert np.all(kept <= sizes)
     exact = np.array(sizes) * min(1, count / sum(sizes))
-    assert np.all(np.abs(np.maximum(exact, 3) - kept) <= 1)
+    if np.all(exact >= 3):
+        assert np.all(np.abs(exact - kept) < 1)
+
+
+@given(st.lists(st.integers(1, 500), min_size=1, max_size=8), st.integers(1, 600))
+@example(sizes=[10, 20, 30, 40], count=4)
+def test_a_class_has_an_image_wherever_there_are_enough_and_more_the_larger_it_is(sizes, count):
+    share = division.apportion(np.array(sizes), count, least=1)
+    assert share.sum() == max(len(sizes), min(count, sum(sizes)))
+    assert np.all((share >= 1) & (share <= sizes))
+    for few, many in itertools.permutations(range(len(sizes)), 2):
+        assert sizes[few] >= sizes[many] or share[few] <= share[many]
 
 
 # --- the six kinds of source ----------------------------------------------------------------------

@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from result_trees import COUNTS, make_run, make_spec
 from scratchbook import models
+from scratchbook.config.keras_api import keras_api
 from scratchbook.config.layers import layer_object
 from scratchbook.errors import ScratchbookError
 from scratchbook.models.kernels import layer_class
@@ -22,6 +23,7 @@ from scratchbook.models.weights import weights_files
 from scratchbook.models.whitening import whitening_filters
 from scratchbook.results.paths import RunFiles
 from scratchbook.results.reading import read_record
+from scratchbook.training.loop import seed_epoch
 
 HEAD = ["GlobalAveragePooling2D", {"Dense": {"units": 2, "activation": "softmax"}}]
 SIZE = (32, 32, 3)
@@ -295,6 +297,121 @@ def test_augmentation_sees_pixels_of_0_to_255() -> None:
     kernel, bias = model.layers[-1].get_weights()
     np.testing.assert_allclose(brighter[0], 0.5 * kernel.sum(axis=0) + bias, rtol=1e-3)
     json.dumps(models.layer_table(declared, model))
+
+
+AUGMENTATION: dict[str, dict[str, Any]] = {  # strong enough for each image to show it
+    "RandomBrightness": {"factor": 0.5}, "RandomContrast": {"factor": 0.5},
+    "RandomColorJitter": {"brightness_factor": 0.5, "hue_factor": 0.5},
+    "RandomCrop": {"height": 5, "width": 6}, "RandomErasing": {"factor": 1.0},
+    "RandomFlip": {"mode": "horizontal_and_vertical"}, "RandomGrayscale": {"factor": 0.5},
+    "RandomHue": {"factor": 0.5}, "RandomRotation": {"factor": 0.5},
+    "RandomSaturation": {"factor": 0.9}, "RandomSharpness": {"factor": 0.9},
+    "RandomShear": {"x_factor": 0.5}, "RandomTranslation": {"height_factor": 0.5,
+    "width_factor": 0.5}, "RandomZoom": {"height_factor": 0.5},
+}  # fmt: skip
+
+
+def augmented(*entries: tuple[str, dict[str, Any]], size: tuple[int, int] = (8, 8)) -> Any:
+    """Networks whose layers depend on the size that reaches them: whole, and up to the pixels."""
+    import keras
+
+    declared = spec()
+    declared["layers"][0] = layer_object("Flatten")
+    declared["augment"] = [{"class_name": name, "config": config} for name, config in entries]
+    model = models.build(declared, (*size, 3))
+    return model, keras.Model(model.input, model.get_layer("rescale").output)
+
+
+def pixels_of(model: Any, batch: np.ndarray, training: bool) -> np.ndarray:
+    import keras
+
+    return keras.ops.convert_to_numpy(model(batch, training=training)) * 255
+
+
+def tensor(numbers: np.ndarray) -> Any:
+    import keras
+
+    return keras.ops.convert_to_tensor(numbers, "float32")
+
+
+@pytest.mark.parametrize("name", keras_api()["augmentation layer"])
+def test_augmentation_is_of_each_image_in_training_and_of_none_in_inference(name: str) -> None:
+    model, pixels = augmented((name, AUGMENTATION[name]))
+    batch = np.repeat(images(1, size=8), 16, axis=0)
+    seen = batch[:, 1:6, 1:7] if name == "RandomCrop" else batch
+    np.testing.assert_allclose(pixels_of(pixels, batch, training=False), seen, atol=1e-3)
+    assert model.predict_on_batch(batch).shape == (16, 2)
+    seed_epoch(model, 0, epoch=1)
+    drawn = pixels_of(pixels, batch, training=True)
+    assert drawn.shape == seen.shape
+    assert len(np.unique(drawn, axis=0)) > 1
+    assert (drawn != pixels_of(pixels, batch, training=True)).any()
+    seed_epoch(model, 0, epoch=1)
+    np.testing.assert_array_equal(drawn, pixels_of(pixels, batch, training=True))
+
+
+@given(
+    size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    over=st.tuples(st.integers(0, 5), st.integers(0, 5)),
+    count=st.integers(1, 7),
+)
+@settings(max_examples=25, deadline=None)
+def test_a_crop_is_a_window_of_its_image_and_its_middle_in_inference(
+    size: tuple[int, int], over: tuple[int, int], count: int
+) -> None:
+    (height, width), (beside, above) = size, (over[1], over[0])
+    rows, columns = height + above, width + beside
+    # Each pixel tells its image and its place.
+    places = np.stack(np.meshgrid(*map(np.arange, (count, rows, columns)), indexing="ij"), axis=-1)
+    batch = tensor(places)
+    crop = layer_class("RandomCrop")(height, width, dtype="float32")
+    drawn = np.asarray(crop(batch, training=True)).astype(int)
+    assert drawn.shape == (count, height, width, 3)
+    for image, window in enumerate(drawn):
+        _, top, left = window[0, 0]
+        np.testing.assert_array_equal(
+            window, places[image, top : top + height, left : left + width]
+        )
+    top, left = above // 2, beside // 2
+    np.testing.assert_array_equal(
+        np.asarray(crop(batch)), places[:, top : top + height, left : left + width]
+    )
+
+
+def test_a_crop_is_drawn_for_each_image_evenly_from_every_place() -> None:
+    crop = layer_class("RandomCrop")(2, 3, seed=0)
+    rows, columns = np.meshgrid(np.arange(4), np.arange(4), indexing="ij")
+    places = tensor(np.repeat(np.stack([rows, columns], axis=-1)[None], 6000, axis=0))
+    drawn = np.asarray(crop(places, training=True))[:, 0, 0]
+    _, counts = np.unique(drawn, axis=0, return_counts=True)
+    assert len(counts) == 3 * 2
+    assert abs(counts - 1000).max() < 150  # five standard deviations
+
+
+def test_a_crop_of_a_crop_is_what_the_network_sees_and_goes_with_its_config() -> None:
+    import keras
+
+    crops = [("RandomCrop", {"height": 7, "width": 6}), ("RandomCrop", {"height": 5, "width": 4})]
+    model, _ = augmented(*crops, size=(8, 10))
+    assert models.seen_size(model) == (5, 4)
+    assert models.seen_size(augmented(size=(8, 10))[0]) == (8, 10)
+    twin = keras.Model.from_config(model.get_config())
+    twin.set_weights(model.get_weights())
+    batch = np.random.default_rng(0).integers(0, 256, (3, 8, 10, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(twin.predict_on_batch(batch), model.predict_on_batch(batch))
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "said"),
+    [
+        (8, 9, "of shape 8 × 8 × 3: the images are smaller than 8 × 9; give a smaller height and"),
+        (0, 5, "height is a whole number of pixels, 1 or more, not 0"),
+        (5, 2.5, r"width is a whole number of pixels, 1 or more, not 2\.5"),
+    ],
+)
+def test_a_crop_that_cannot_be_is_refused(height: Any, width: Any, said: str) -> None:
+    with pytest.raises(ScratchbookError, match=rf"^augment\[0\]: RandomCrop .*{said}"):
+        augmented(("RandomCrop", {"height": height, "width": width}))
 
 
 def kept_run(folder: Path, declared: dict[str, Any], seed: int = 7) -> RunFiles:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
+from PIL import Image
 
 from result_trees import make_page, make_results
 from scratchbook.cam.drift import write_drift
@@ -27,9 +31,10 @@ from scratchbook.report.charts import curves
 from scratchbook.report.html import embedded_json, write_page
 from scratchbook.report.loading import Mistake, load_notebook
 from scratchbook.report.markdown import escape
-from scratchbook.report.pictures import mistake_sheet
+from scratchbook.report.pictures import cam_sheet, mistake_sheet
 from scratchbook.report.rules import draw_rules, drawn_arrows, in_order
 from scratchbook.report.svg import SVG, finish_svg, plain
+from scratchbook.results.hdf5 import read_cam
 from scratchbook.results.paths import Results, RunFiles
 from scratchbook.results.records import History
 
@@ -424,6 +429,20 @@ def test_only_what_xml_forbids_is_dropped_from_a_text():
     mistake = Mistake(picture, every, "b", 1.0, "")
     words = "".join(ElementTree.fromstring(mistake_sheet([mistake])).itertext())
     assert "is a\u00a0b\u3000c d 👩\u200d🔬…" in words
+
+
+@pytest.mark.parametrize(
+    ("seen", "window"),
+    [((8, 8), np.s_[:, :]), ((3, 6), np.s_[2:5, 1:7]), ((9, 9), np.s_[:, :])],
+)
+def test_maps_are_laid_over_what_the_network_sees_of_a_picture(tmp_path, seen, window):
+    make_cam(tmp_path)
+    cam = replace(read_cam(RunFiles(tmp_path)), input_size=seen)
+    pictures = list(np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8))
+    stored = ElementTree.fromstring(cam_sheet(cam, pictures)).iterfind(f".//{{{SVG}}}defs/*")
+    for picture, image in zip(pictures, stored, strict=True):
+        png = base64.b64decode(image.attrib["href"].partition(",")[2])
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(png))), picture[window])
 
 
 def test_notebook_md_keeps_the_spaces_and_joined_emoji_of_titles_and_goal(tmp_path):

@@ -28,11 +28,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scratchbook import models
+from scratchbook.config.keras_api import keras_api
 from scratchbook.data.rows import run_rows, sample_rows
 from scratchbook.errors import ScratchbookError
 from scratchbook.models.whitening import whitening_filters
 from scratchbook.results.paths import RunFiles
-from scratchbook.training.loop import epoch_order, measure, predict_logits
+from scratchbook.training.loop import epoch_order, measure, penalty, predict_logits
 from scratchbook.training.losses import loss_function
 from scratchbook.training.order import Listener, Order
 from scratchbook.training.run import train_run
@@ -140,13 +141,24 @@ def test_orders_differ_between_epochs_and_seeds() -> None:
     assert len(orders) == 38
 
 
-@given(st.integers(1, 90), st.integers(0, 1000))
+@given(st.integers(3, 90), st.integers(0, 1000))
 def test_a_training_sample_keeps_the_classes_shares(count: int, seed: int) -> None:
     labels = np.repeat([0, 1, 2], [50, 30, 10])
     rows = sample_rows(labels, np.arange(90), count, seed)
     assert len(set(rows)) == count
     shares = np.bincount(labels[rows], minlength=3)
     assert (abs(shares - np.array([50, 30, 10]) * count / 90) < 1).all()
+    assert shares.all()
+
+
+@pytest.mark.parametrize(
+    ("count", "shares"),
+    [(4, [1, 1, 1, 1]), (5, [1, 1, 1, 2]), (8, [1, 2, 2, 3]), (100, [10, 20, 30, 40])],
+)
+def test_no_class_is_left_out_of_a_training_sample(count: int, shares: list[int]) -> None:
+    labels = np.repeat([0, 1, 2, 3], [10, 20, 30, 40])
+    rows = sample_rows(labels, np.arange(100), count, seed=0)
+    assert np.bincount(labels[rows], minlength=4).tolist() == shares
 
 
 def test_binary_crossentropy_on_a_softmax_has_its_true_value() -> None:
@@ -219,6 +231,8 @@ AUGMENTED = SPEC | {
     "augment": [
         {"class_name": "RandomFlip", "config": {"mode": "horizontal"}},
         {"class_name": "RandomRotation", "config": {"factor": 0.1}},
+        {"class_name": "RandomColorJitter", "config": {"hue_factor": 0.2}},  # of several generators
+        {"class_name": "RandomCrop", "config": {"height": 6, "width": 7}},
     ]
 }
 PLATEAU = SPEC | {
@@ -404,6 +418,35 @@ def test_the_validation_loss_has_the_penalty_that_the_training_loss_has(
     assert penalised["val_loss"] - plain["val_loss"] == pytest.approx(added, rel=1e-3)
 
 
+ARGUMENTS: dict[str, dict[str, Any]] = {  # that a layer needs, or by which it can be one of many
+    "Activation": {"activation": "tanh"}, "AveragePooling2D": {"pool_size": 1},
+    "Conv2D": {"filters": 4, "kernel_size": 1}, "Dense": {"units": 4},
+    "DepthwiseConv2D": {"kernel_size": 1}, "Dropout": {"rate": 0.3},
+    "GaussianNoise": {"stddev": 0.3}, "GlobalAveragePooling2D": {"keepdims": True},
+    "GlobalMaxPooling2D": {"keepdims": True}, "GroupNormalization": {"groups": 2},
+    "MaxPooling2D": {"pool_size": 1}, "Normalization": {"mean": 0.1, "variance": 2.0},
+    "Rescaling": {"scale": 2.0}, "SeparableConv2D": {"filters": 4, "kernel_size": 1},
+    "SpatialDropout2D": {"rate": 0.3},
+}  # fmt: skip
+
+
+def test_the_validation_loss_is_keras_own_whatever_the_layers_add_to_it(data: Data) -> None:
+    layers = []
+    *names, flatten = sorted(keras_api()["layer"], key=lambda name: (name == "Flatten", name))
+    for name in names:
+        added = {key: "l2" for key in keras_api()["layer"][name] if "regularizer" in key}
+        layers.append({"class_name": name, "config": ARGUMENTS.get(name, {}) | added})
+    spec = SPEC | {"layers": [*layers, {"class_name": flatten, "config": {}}, DENSE]}
+    model = models.start(spec, data, seed=0, pretrained=Path(), initial_run=None)
+    loss = loss_function("categorical_crossentropy", "softmax")
+    model.compile(loss=loss)
+    logits = predict_logits(model, data.images, np.arange(60))
+    expected = model.evaluate(data.images, data.labels[:, None], batch_size=60, verbose=0)
+    found = measure(loss, logits, data.labels)[0] + penalty(model)
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert penalty(model) > 0.1
+
+
 def test_whitening_learns_from_the_images_that_are_trained_on_alone(
     tmp_path: Path, data: Data
 ) -> None:
@@ -526,6 +569,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_says_where(tmp_path: Path, d
     ("change", "said"),
     [
         ({"train_samples": 41}, "train_samples is 41, but there are only 40 training images"),
+        ({"train_samples": 2}, "train_samples is 2, but there are 3 classes, .* give 3 or more"),
         ({"batch_size": 41}, "batch_size is 41, more than the 40 training images"),
         ({"recorded_parameters": 7}, "recorded.parameters is 7, but this network has 547"),
         ({"layers": [*NET[:-1], {**DENSE, "config": {**DENSE["config"], "units": 4}}]},

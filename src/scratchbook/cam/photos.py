@@ -109,6 +109,6 @@ def map_photos(
         probability=softmax(np.stack([logits for _, logits in found]), axis=-1),
         names=list(names), random_head=None,
         layer=layer.name, method=method, target="label", grid=layer.grid,
-        input_size=photos.shape[1:3], class_names=classes, flags=list(layer.flags),
+        input_size=models.seen_size(model), class_names=classes, flags=list(layer.flags),
         missing=[], diverged=None,
     )  # fmt: skip

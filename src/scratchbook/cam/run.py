@@ -146,8 +146,8 @@ def explain_epochs(
         probability=softmax(np.stack(logits), axis=-1),  # (epoch, image, class)
         names=[prepared.names[row] for row in rows], random_head=np.stack(randomised),
         layer=layer.name, method=method, target=target, grid=layer.grid,
-        input_size=images.shape[1:3], class_names=prepared.class_names, flags=list(layer.flags),
-        missing=[], diverged=None,
+        input_size=models.seen_size(model), class_names=prepared.class_names,
+        flags=list(layer.flags), missing=[], diverged=None,
     )  # fmt: skip
 
 

@@ -74,7 +74,8 @@ class Training(Strict):
 
     augment: list[AugmentationLayer] | None = None
     """Keras augmentation layers, applied to training images only, each epoch anew, on pixels of
-    0 to 255."""
+    0 to 255. `RandomCrop: {height: 28, width: 28}` is the size that the network sees: of a training
+    image a window that is drawn for it, of any other image, under Grad-CAM too, the middle."""
     optimizer: Optimizer | None = None
     """A Keras optimizer, `Adam: {learning_rate: 0.001}` (the default) or by name alone. `decay` is
     Keras 2's rule: learning_rate / (1 + decay · steps)."""
@@ -95,7 +96,8 @@ class Training(Strict):
     epochs: int | None = Field(None, ge=1)
     """Passes over the training images; 10 unless given."""
     train_samples: int | None = Field(None, ge=1)
-    """Train on this many images only: a stratified sample, drawn anew for each seed."""
+    """Train on this many images only: a stratified sample, drawn anew for each seed, with one image
+    of every class at least."""
     callbacks: list[Callback] | None = None
     """`ReduceLROnPlateau`, `EarlyStopping`, with Keras's arguments."""
     threads: int | None = Field(None, ge=1)

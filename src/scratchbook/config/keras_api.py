@@ -49,7 +49,15 @@ _NOT_ARGUMENTS = {"self", "args", "kwargs", "seed", "data_format", "dtype", "ver
 _NOT_OF_CALLBACKS = {"restore_best_weights"}  # both checkpoints, best and last, are kept anyway
 # Keras puts averaged weights in place where `fit` ends, and this loop is not `fit`.
 _NOT_OF_OPTIMIZERS = {"use_ema", "ema_momentum", "ema_overwrite_frequency"}
-_LEFT_OUT = {"callback": _NOT_OF_CALLBACKS, "optimizer": _NOT_OF_OPTIMIZERS}
+# The validation loss is that of the logits, with what regularizers of weights add (see `penalty` in
+# scratchbook.training.loop); what a layer gave out on the way to them is known no more.
+_NOT_OF_LAYERS = {
+    "activity_regularizer": "which would count in the training loss and not in the validation "
+    "loss; what is asked of the weights, as by `kernel_regularizer`, counts in both"
+}
+_LEFT_OUT = {
+    "callback": _NOT_OF_CALLBACKS, "optimizer": _NOT_OF_OPTIMIZERS, "layer": _NOT_OF_LAYERS.keys(),
+}  # fmt: skip
 
 WORDS = {
     "monitor": ["loss", "accuracy", "val_loss", "val_accuracy"],
@@ -138,6 +146,8 @@ def keras_object(
     if not isinstance(given, dict):
         given = {} if given is None else {arguments[0]: given}
     for argument, value in given.items():
+        if kind == "layer" and (reason := _NOT_OF_LAYERS.get(argument)):
+            raise unusable(f"{name} takes no {argument!r}, {reason}")
         if argument not in arguments:
             raise unusable(
                 f"{name} takes no {argument!r}; {nearest(argument, arguments)}"

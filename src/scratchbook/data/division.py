@@ -51,8 +51,8 @@ def check(labels: np.ndarray, splits: np.ndarray | None, class_names: list[str])
 def choose(labels: np.ndarray, splits: np.ndarray | None, count: int, seed: int) -> np.ndarray:
     """Rows of a seeded sample of `count` images, every class and split in its share; int64, rising.
 
-    A class keeps at least as many images as it takes to be in every split, so that the sample may
-    be larger than `count`.
+    A class keeps at least as many images as it takes to be in every split; where that alone is more
+    than `count`, the sample is larger.
     """
     parts = 1 + len(missing_splits(splits))
     given = np.zeros_like(labels) if splits is None else splits.astype(np.int64)
@@ -129,14 +129,31 @@ def twins_across(twins: np.ndarray, split: np.ndarray) -> list[tuple[int, int]]:
     return list(zip(first[crossing].tolist(), order[crossing].tolist(), strict=True))
 
 
-def apportion(sizes: np.ndarray, count: int, least: np.ndarray | int = 0) -> np.ndarray:
-    """Images of each cell: its share (largest remainders), at least `least`, at most `sizes`."""
-    exact = sizes * min(1.0, count / sizes.sum())
-    share = np.floor(exact).astype(np.int64)
-    spare = min(count, sizes.sum()) - share.sum()
-    share[np.argsort(share - exact, kind="stable")[:spare]] += 1
-    bounded: np.ndarray = np.minimum(np.maximum(share, least), sizes)
-    return bounded
+def apportion(sizes: np.ndarray, count: int, least: int | np.ndarray) -> np.ndarray:
+    """How many of `count` images each cell of so many gives: its share, by largest remainders.
+
+    A cell whose share is under `least` gives that many, or all that it has, and the others share
+    what is left of `count`: only where every cell's least is more than `count` is the sum more.
+
+    Args:
+        sizes: int64 (cell,), images that are there.
+        count: images wanted of all cells together; all where there are fewer.
+        least: of every cell, or (cell,).
+    """
+    share: np.ndarray = np.minimum(least, sizes)
+    sharing = np.ones(len(sizes), bool)
+    while sharing.any():
+        there = sizes[sharing]
+        left = max(0, min(count, sizes.sum()) - share[~sharing].sum())
+        exact = there * (left / there.sum())
+        given = np.floor(exact).astype(np.int64)
+        given[np.argsort(given - exact, kind="stable")[: left - given.sum()]] += 1
+        short = given < share[sharing]
+        if not short.any():
+            share[sharing] = given
+            break
+        sharing[np.flatnonzero(sharing)[short]] = False
+    return share
 
 
 def _enough(name: str, count: int, parts: list[str], kind: str) -> None:

@@ -42,20 +42,29 @@ def run_rows(spec: Spec, prepared: Prepared, seed: int) -> dict[str, np.ndarray]
 
 
 def sample_rows(labels: np.ndarray, rows: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """`count` of the rows, class by class in proportion (largest remainders), drawn from `seed`.
+    """`count` of the rows, class by class in proportion (largest remainders) but of every class one
+    at least, drawn from `seed`.
 
     Args:
         labels: int64 (n,).
         rows: int64 (m,), rows of `labels` to draw from.
-        count: 1 to m.
+        count: at most m.
 
     Returns:
         int64 (count,), ascending.
+
+    Raises:
+        ScratchbookError: fewer than there are classes.
     """
     classes, sizes = np.unique(labels[rows], return_counts=True)
+    if count < len(classes):
+        raise ScratchbookError(
+            f"train_samples is {count:,}, but there are {len(classes):,} classes, and each is to "
+            f"be learnt from one image at least; give {len(classes):,} or more"
+        )
     rng = np.random.default_rng([seed, count])
     chosen = [
         rng.permutation(rows[labels[rows] == label])[:share]
-        for label, share in zip(classes, apportion(sizes, count), strict=True)
+        for label, share in zip(classes, apportion(sizes, count, least=1), strict=True)
     ]
     return np.sort(np.concatenate(chosen))

@@ -1,4 +1,5 @@
-"""Keras layers that TensorFlow computes faster by operations of its own, with Keras's variables."""
+"""The classes that stand for Keras layers' names: Keras's own, or ours where those are wrong, or
+where TensorFlow computes them faster by operations of its own, with Keras's variables."""
 
 from __future__ import annotations
 
@@ -13,6 +14,10 @@ def layer_class(name: str) -> Any:
     """The class that stands for a Keras layer's name in a network, on the backend in use."""
     import keras
 
+    if name == "RandomCrop":
+        from .cropping import RandomCrop
+
+        return RandomCrop
     faster = {"Dropout": _dropout, "Conv2D": _conv2d, "BatchNormalization": _batch_normalization}
     if name in faster and keras.backend.backend() == "tensorflow":
         return faster[name]()

@@ -217,6 +217,15 @@ def _shape(x: Any) -> str:
     return " × ".join(str(size) for size in x.shape[1:])
 
 
+def seen_size(model: keras.Model) -> tuple[int, int]:
+    """(height, width) of what a network sees of an image: its middle, where it trains on crops."""
+    from .cropping import RandomCrop
+
+    crops = [layer.output for layer in model.layers if isinstance(layer, RandomCrop)]
+    height, width = [model.inputs[0], *crops][-1].shape[1:3]
+    return height, width
+
+
 def layer_table(spec: Spec, model: keras.Model) -> list[LayerRow]:
     """One row a layer: name, class, output shape (with None for the batch), parameters, and the
     `multiply_adds` of one image on its way forward.

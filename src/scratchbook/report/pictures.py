@@ -31,7 +31,8 @@ STORED = 168  # pixels a picture is stored with at most: sharp on a fine screen 
 
 
 def cam_sheet(cam: CamMaps, pictures: Sequence[np.ndarray | None], own_scale: bool = False) -> str:
-    """Images × epochs, each map laid over its picture, with the probability of the true class.
+    """Images × epochs, each map laid over what the network sees of its picture, with the
+    probability of the true class.
 
     The positive part of the maps is drawn twice: in one scale an image row, where the strongest
     point of all its epochs is full, so that strengths compare; and each map in its own scale, which
@@ -46,6 +47,7 @@ def cam_sheet(cam: CamMaps, pictures: Sequence[np.ndarray | None], own_scale: bo
     epochs, classes = cam.epochs, cam.class_names
     predicted = cam.probability.argmax(axis=2)  # (epoch, image)
     positive = np.maximum(np.nan_to_num(cam.maps), 0)  # (epoch, image, h, w)
+    pictures = [None if whole is None else _middle(whole, cam.input_size) for whole in pictures]
     height, rows = _height(pictures, cam.input_size), len(cam.labels)
     sheet = _Sheet(columns=len(epochs) + 1, rows=rows, height=height, lines=2, head=2 * LINE)
     for column, epoch in enumerate(epochs, start=1):
@@ -184,6 +186,13 @@ def _data(image: Image.Image) -> str:
     options = {"optimize": True} if kind == "png" else {"quality": 82}
     image.save(buffer, kind, **options)
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+
+
+def _middle(picture: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """As much of a picture's middle, by (height, width), as a network sees of it."""
+    height, width = size
+    top, left = (max(0, (picture.shape[axis] - size[axis]) // 2) for axis in (0, 1))
+    return picture[top : top + height, left : left + width]
 
 
 def _height(pictures: Sequence[np.ndarray | None], size: Sequence[int]) -> int:

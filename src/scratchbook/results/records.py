@@ -275,7 +275,7 @@ class CamMaps:
     method: Literal["gradcam", "hirescam"]
     target: Literal["label", "predicted"]
     grid: tuple[int, int]
-    input_size: tuple[int, int]
+    input_size: tuple[int, int]  # of what the network sees: an image, or its middle
     class_names: list[str]
     flags: list[str]
     missing: list[int]  # epochs that were asked for and whose weights were not kept
