@@ -318,6 +318,7 @@ def make_prepared(path: Path, case: Case) -> None:
         file["labels"] = rng.integers(0, classes, count)
         file["split"] = np.repeat([0, 1], [case.images, case.validated]).astype(np.uint8)
         texts = {"dataset": "noise", "title": "noise", "source": "made", "sha256": "0"}
+        file.attrs.update(arrays_sha256="0", preparing=1)
         lists = {"class_names": [str(k) for k in range(classes)], "notes": [], "duplicates": []}
         file.attrs.update(texts | {key: json.dumps(value) for key, value in lists.items()})
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from scratchbook.config.datasets import Dataset
 from scratchbook.data import prepare as prepare_module
-from scratchbook.data.location import fingerprint
+from scratchbook.data.content import Sources
 from scratchbook.data.prepare import prepare
 from scratchbook.data.source import Source
 from scratchbook.errors import ScratchbookError
@@ -81,7 +81,7 @@ def things(tmp_path):
 def test_missing_data_name_every_place_and_what_to_do(tmp_path):
     dataset = spec({**ARCHIVE, "download": "https://example.org/things"}, FOLDER)
     with pytest.raises(ScratchbookError) as caught:
-        fingerprint(dataset, tmp_path)
+        Sources(tmp_path / "sources.json").content(dataset, tmp_path, lambda _: False)
     for message in (refusal(dataset, tmp_path), str(caught.value)):
         assert f"archive: nothing at {tmp_path / 'things.zip'}" in message
         assert f"folder: nothing at {tmp_path / 'things'}" in message

@@ -1,4 +1,4 @@
-"""What preparing a data set makes of it: splits, samples, conversions, fingerprints, the reader."""
+"""What preparing a data set makes of it: splits, samples, conversions, the reader."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ from pydantic import ValidationError
 from scratchbook.config import datasets
 from scratchbook.config.datasets import Dataset, Datasets
 from scratchbook.data import division
+from scratchbook.data.content import Sources
 from scratchbook.data.image import to_rgb
-from scratchbook.data.location import fingerprint
+from scratchbook.data.numbers import preparing_number
 from scratchbook.data.prepare import prepare
 from scratchbook.data.source import OPENED
 from scratchbook.errors import ScratchbookError
-from scratchbook.results.prepared import Prepared
+from scratchbook.results.prepared import Prepared, hash_arrays
 from scratchbook.results.records import SPLITS
 
 DECLARED = Path(__file__).parents[1] / "config/datasets.yaml"
@@ -118,7 +119,7 @@ def test_a_source_with_train_and_test_has_validation_carved_out_of_train(tmp_pat
     data, said = prepared(spec(source, split={"validation": 0.1}), tmp_path)
     assert data.counts == {"train": 36, "validation": 4, "test": 10}
     test = {data.names[i] for i in data.indices("test")}
-    assert test == {name for name in data.names if name.startswith("held/")}
+    assert test == {name for name in data.names if name.startswith("test/")}  # not held/
     assert any("validation 10% of the source's train images" in line for line in said)
 
 
@@ -243,35 +244,44 @@ def test_a_class_has_an_image_wherever_there_are_enough_and_more_the_larger_it_i
 # --- the six kinds of source ----------------------------------------------------------------------
 
 
-def pack(folder, archive):
-    """Pack a folder as the archive's name says."""
+def pack(folder, archive, seed=None):
+    """Pack a folder as the archive's name says, by name or in an order drawn from the seed."""
+    paths = [path for path in sorted(folder.rglob("*")) if path != archive]
+    if seed is not None:
+        paths = [paths[i] for i in np.random.default_rng(seed).permutation(len(paths))]
     if archive.suffix == ".zip":
         with zipfile.ZipFile(archive, "w") as file:
-            for path in sorted(folder.rglob("*")):
+            for path in paths:
                 file.write(path, path.relative_to(folder))
     else:
         with tarfile.open(archive, "w:gz" if archive.suffix == ".gz" else "w") as file:
-            file.add(folder, ".")
+            for path in paths:
+                file.add(path, f"./{path.relative_to(folder)}", recursive=False)
 
 
 @pytest.mark.parametrize("archive", ["things.zip", "things.tar", "things.tar.gz"])
 @pytest.mark.parametrize("packed", ["things", "."])
-def test_an_archive_gives_the_images_of_the_folder_it_was_made_from(things, archive, packed):
-    inner = things / "things" if packed == "things" else things  # with or without the outer folder
-    plain, _ = prepared(folder_spec(), things)
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_an_archive_gives_the_arrays_of_the_folder_it_was_made_from(
+    things, archive, packed, shuffled, monkeypatch
+):
+    monkeypatch.setattr("scratchbook.data.prepare._BLOCK_IMAGES", 7)
+    write_classes(things / "things", {"cat-2": 9}, start=500)  # sorts before cat/, as a name
+    (things / "things/cat/Thumbs.db").write_text("no image")
+    options = {"split": {"validation": 0.2}, "sample": 60}
+    plain, _ = prepared(folder_spec(**options), things)
+    folder = digest(plain), plain.arrays_sha256, plain.sha256
     for path in (things / "out").iterdir():
         path.unlink()
     (things / "out").rmdir()
-    pack(inner, things.parent / f"{things.name}-{archive}")
-    source = {"kind": "archive", "path": str(things.parent / f"{things.name}-{archive}")}
-    data, _ = prepared(spec(source), things)
-
-    def pixels(data):
-        rows = zip(data.names, data.images, data.labels, strict=True)
-        return {"/".join(n.split("/")[-2:]): (i.tobytes(), label) for n, i, label in rows}
-
-    assert data.class_names == ["cat", "dog"]
-    assert pixels(data) == pixels(plain)
+    inner = things / "things" if packed == "things" else things  # with or without the outer folder
+    place = things.parent / f"{things.name}-{archive}"
+    pack(inner, place, seed=3 if shuffled else None)
+    (things / "things").rename(things.parent / f"{things.name}-away")
+    data, _ = prepared(spec({"kind": "archive", "path": str(place)}, **options), things)
+    assert (digest(data), data.arrays_sha256, data.sha256) == folder
+    assert data.names == sorted(data.names)
+    assert data.names[0] == "cat-2/000.png"
 
 
 @pytest.mark.parametrize("archive", ["things.tar", "things.tar.gz"])
@@ -423,6 +433,42 @@ def test_files_that_are_no_images_are_skipped_and_counted(things):
     assert data.notes == said[:-1]
 
 
+def test_a_prepared_file_says_what_it_holds_and_of_what(things):
+    data, _ = prepared(folder_spec(), things)
+    with h5py.File(data.path) as file:
+        assert hash_arrays(file) == data.arrays_sha256
+    found = Sources(things / "sources.json").content(folder_spec(), things, lambda _: False)
+    assert data.sha256 == found.sha256
+    assert data.preparing == preparing_number(folder_spec()) == 1
+    for key in ("images", "labels", "split", "names"):
+        with h5py.File(data.path, "r+") as file:
+            before = file[key][3]
+            file[key][3] = b"other" if key == "names" else before ^ 1
+            assert hash_arrays(file) != data.arrays_sha256, key
+            file[key][3] = before
+
+
+@pytest.mark.parametrize("sample", [None, 30])
+def test_data_that_are_not_those_that_were_ordered_are_refused(things, sample):
+    dataset = folder_spec(sample=sample)
+    ordered = Sources(things / "sources.json").content(dataset, things, lambda _: False).sha256
+    prepared(dataset, things, content=ordered)
+    Image.fromarray(noise(999)).save(things / "things/cat/new.png")
+    with pytest.raises(ScratchbookError, match=r"not those that were ordered.*changed meanwhile"):
+        prepare("things", dataset, things, things / "x.h5", lambda _: None, content=ordered)
+    assert not (things / "x.h5").exists()
+
+
+def test_the_source_that_was_ordered_is_used_though_a_better_one_is_there(things):
+    write_classes(things / "better", {"cat": 8, "dog": 8}, start=900)
+    both = spec({"kind": "folder", "path": "better"}, {"kind": "folder", "path": "things"})
+    data, _ = prepared(both, things, index=1)
+    assert len(data.names) == 60
+    elsewhere = spec({"kind": "folder", "path": "elsewhere"}, both.sources[1].model_dump())
+    with pytest.raises(ScratchbookError, match=r"the source it needs is not there(?s:.*)elsewhere"):
+        prepare("things", elsewhere, things, things / "x.h5", lambda _: None, index=0)
+
+
 # --- one image ------------------------------------------------------------------------------------
 
 
@@ -491,64 +537,6 @@ def test_fit_stretches_crops_or_pads(tmp_path):
 def test_any_size_becomes_the_one_asked_for(height, width, fit):
     pixels, _ = to_rgb(noise(0, (height, width)), (5, 3), "bicubic", fit)
     assert (pixels.shape, pixels.dtype) == ((5, 3, 3), np.uint8)
-
-
-# --- fingerprints ---------------------------------------------------------------------------------
-
-
-def test_touching_or_moving_the_data_leaves_the_fingerprint_as_it_is(things):
-    before = fingerprint(folder_spec(), things)
-    for path in (things / "things").rglob("*.png"):
-        os.utime(path, (1, 1))
-    assert fingerprint(folder_spec(), things) == before
-    moved = things / "elsewhere"
-    moved.mkdir()
-    (things / "things").rename(moved / "things")
-    assert fingerprint(folder_spec(), moved) == before
-
-
-def test_adding_removing_or_resizing_a_file_changes_the_fingerprint(things):
-    seen = [fingerprint(folder_spec(), things)]
-    (things / "things/cat/new.png").write_bytes(b"1")
-    seen.append(fingerprint(folder_spec(), things))
-    (things / "things/cat/new.png").write_bytes(b"12")
-    seen.append(fingerprint(folder_spec(), things))
-    (things / "things/cat/000.png").unlink()
-    seen.append(fingerprint(folder_spec(), things))
-    assert all(one not in seen[:i] for i, one in enumerate(seen))
-
-
-def test_one_byte_of_any_member_of_a_large_zip_changes_the_fingerprint(tmp_path):
-    source = spec({"kind": "archive", "path": "big.zip"})
-    marks = []
-    for flip in (0, 1):
-        with zipfile.ZipFile(tmp_path / "big.zip", "w") as file:
-            for i in range(10_000):  # their directory takes 2.4 MB
-                member = zipfile.ZipInfo(f"{i:0200d}.png")
-                file.writestr(member, bytes([flip if i == 5_300 else 0]))
-        marks.append((fingerprint(source, tmp_path), (tmp_path / "big.zip").stat().st_size))
-    assert marks[0][1] == marks[1][1]  # stored as it is: the size does not tell
-    assert marks[0][0] != marks[1][0]
-
-
-def test_a_label_that_is_changed_changes_the_fingerprint(tmp_path):
-    source = spec(
-        {"kind": "csv", "path": "k", "labels": "t.csv", "image": "{id}.png", "label": "label"}
-    )
-    (tmp_path / "k").mkdir()
-    (tmp_path / "k/t.csv").write_text("id,label\na,0\n")
-    before = fingerprint(source, tmp_path)
-    (tmp_path / "k/t.csv").write_text("id,label\na,1\n")
-    assert fingerprint(source, tmp_path) != before
-
-
-def test_finding_the_data_imports_the_standard_library_only():
-    code = (
-        "import sys, scratchbook.data.location\n"
-        "print([m for m in ('numpy', 'h5py', 'keras', 'PIL', 'pydantic') if m in sys.modules])"
-    )
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert shown.stdout.strip() == "[]"
 
 
 # --- the reader -----------------------------------------------------------------------------------

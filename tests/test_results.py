@@ -127,6 +127,7 @@ def test_prepared_data_with_a_damaged_attribute_are_refused(tmp_path: Path, attr
         file["images"] = np.zeros((2, 4, 4, 3), np.uint8)
         file["labels"], file["split"] = np.zeros(2, np.int64), np.zeros(2, np.uint8)
         texts = {"dataset": "shapes", "title": "Shapes", "source": "", "sha256": ""}
+        file.attrs.update(arrays_sha256="", preparing=1)
         file.attrs.update(texts | {"class_names": "[]", "notes": "[]", "duplicates": "[]"})
     prepared = Prepared(data)
     with pytest.raises(DamagedError, match=r"^shapes has an unreadable .*shapes\.h5"):

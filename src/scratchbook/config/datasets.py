@@ -41,10 +41,6 @@ class _Source(_Section):
         """Where its files lie, by role; a path that is absolute stays so."""
         return {}
 
-    def tables(self, paths: dict[str, Path]) -> dict[str, Path]:
-        """Of the files inside those, the ones that are known by their whole content."""
-        return {}
-
 
 class _ClassFolders(_Source):
     splits: dict[SplitName, Text] | None = None
@@ -113,10 +109,6 @@ class CsvSource(_Source):
 
     def paths(self, data_dir: Path) -> dict[str, Path]:
         return {"path": data_dir / self.path}
-
-    def tables(self, paths: dict[str, Path]) -> dict[str, Path]:
-        table = paths["path"] / self.labels  # no such file where it lies in an archive
-        return {"labels": table} if table.is_file() else {}
 
 
 class Hdf5Pair(_Section):

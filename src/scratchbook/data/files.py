@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import lzma
+import os
 import posixpath
 import re
 import tarfile
@@ -14,6 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from scratchbook.data.location import walk
 from scratchbook.errors import ScratchbookError
@@ -41,7 +43,7 @@ class Files:
     sizes: dict[str, int]  # bytes; the keys are all files there are
     folders: set[str]
     content: Callable[[str], bytes]
-    sha256: Callable[[], str]
+    digest: Callable[[str], str]  # sha256 of one, however large
 
     def read(self, name: str) -> bytes:
         if self.sizes[name] > _LARGEST_FILE:
@@ -63,14 +65,19 @@ def _hidden(path: PurePosixPath) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
 
 
-def open_files(path: Path, stack: ExitStack) -> Files:
-    """Raises ScratchbookError where it is no whole archive, or holds what leads out of it."""
+def open_files(path: Path, stack: ExitStack, hashing: bool = False) -> Files:
+    """The files of a folder or an archive, which stays open as long as the stack.
+
+    With `hashing` a tar is read and hashed on the way to its end, so that `digest` costs nothing
+    more: to come back to the members of a compressed one means to start from the top.
+    Raises ScratchbookError where it is no whole archive, or holds what leads out of it.
+    """
     if path.is_dir():
         return _folder(path)
     try:
         if path.suffix.lower() == ".zip":
             return _zip(path, stack.enter_context(zipfile.ZipFile(path)))
-        return _tar(path, stack.enter_context(tarfile.open(path)))
+        return _tar(path, stack.enter_context(tarfile.open(path)), hashing)
     except READ_ERRORS as error:
         raise ScratchbookError(
             f"{path}: not a whole .zip or .tar file ({error}). It has "
@@ -83,8 +90,9 @@ def _folder(path: Path) -> Files:
     sizes: dict[str, int] = {}
     folders: set[str] = set()
     broken: dict[str, str] = {}
+    start = len(str(path).rstrip(os.sep)) + 1
     for entry in walk(path):
-        name = Path(entry.path).relative_to(path).as_posix()
+        name = entry.path[start:].replace(os.sep, "/")
         if entry.is_dir():
             folders.add(name)
         elif entry.is_file():
@@ -93,14 +101,10 @@ def _folder(path: Path) -> Files:
             broken[name] = str(Path(entry.path).readlink())
     _refuse_broken(path, broken, "Restore what they lead to, or remove them.")
 
-    def sha256() -> str:
-        whole = hashlib.sha256()
-        for name in sizes:
-            line = f"{sha256_file(path / name)}  {name}\n"
-            whole.update(line.encode("utf-8", "surrogateescape"))
-        return whole.hexdigest()
+    def content(name: str) -> bytes:
+        return (path / name).read_bytes()
 
-    return Files(path, sizes, folders, lambda name: (path / name).read_bytes(), sha256)
+    return Files(path, sizes, folders, content, lambda name: sha256_file(path / name))
 
 
 def _zip(path: Path, archive: zipfile.ZipFile) -> Files:
@@ -108,10 +112,16 @@ def _zip(path: Path, archive: zipfile.ZipFile) -> Files:
     _refuse_unsafe(path, [member.filename for member in members])
     sizes = {member.filename: member.file_size for member in members if not member.is_dir()}
     folders = {member.filename.rstrip("/") for member in members if member.is_dir()}
-    return Files(path, sizes, folders, archive.read, lambda: sha256_file(path))
+
+    def digest(name: str) -> str:
+        with archive.open(name) as file:
+            return _sha256(file)
+
+    return Files(path, sizes, folders, archive.read, digest)
 
 
-def _tar(path: Path, archive: tarfile.TarFile) -> Files:
+def _tar(path: Path, archive: tarfile.TarFile, hashing: bool) -> Files:
+    hashed = {member.offset: _sha256_member(archive, member) for member in archive if hashing}
     members = archive.getmembers()
     _check_end(archive)
     _refuse_unsafe(path, [member.name for member in members])
@@ -147,14 +157,27 @@ def _tar(path: Path, archive: tarfile.TarFile) -> Files:
         assert file is not None  # only regular files are listed
         return file.read()
 
-    def content(name: str) -> bytes:
+    def stored_as(name: str) -> tarfile.TarInfo:
         if name not in by_name:
             raise OSError("it is a link to a folder")
-        return read(by_name[name])
+        return by_name[name]
+
+    def content(name: str) -> bytes:
+        return read(stored_as(name))
+
+    def digest(name: str) -> str:
+        member = stored_as(name)
+        return hashed.get(member.offset) or _sha256_member(archive, member)
 
     sizes = {name: member.size for name, member in by_name.items()}
     sizes |= {name: 0 for name in links if name not in sizes}  # to folders: said to be skipped
-    return Files(path, sizes, folders, content, lambda: sha256_file(path))
+    return Files(path, sizes, folders, content, digest)
+
+
+def _sha256_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> str:
+    """sha256 of a member; "" where it is no file."""
+    file = archive.extractfile(member) if member.isfile() else None
+    return _sha256(file) if file else ""
 
 
 def _check_end(archive: tarfile.TarFile) -> None:
@@ -223,6 +246,13 @@ def _refuse_unsafe(path: Path, names: list[str]) -> None:
 def sha256_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sha256(file: IO[bytes]) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 18):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def listed(names: list[str], most: int = 10) -> str:

@@ -1,25 +1,20 @@
-"""Find which source of a data set is there: its declaration and `data_dir` in, files or
-fingerprint out.
+"""Find which source of a data set is there: its declaration and `data_dir` in, files out.
 
-Only the standard library is imported: a Snakefile asks for fingerprints whenever it is parsed.
+Only the standard library is imported: a Snakefile asks for it whenever it is parsed.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from scratchbook.errors import ScratchbookError
 
 if TYPE_CHECKING:
     from scratchbook.config.datasets import Dataset, Source
-
-_MIB = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -31,45 +26,37 @@ class Located:
     paths: dict[str, Path]
 
 
-def fingerprint(dataset: Dataset, data_dir: Path) -> dict[str, object]:
-    """A cheap JSON-able description of the source in use; another one means: prepare again.
-
-    It knows nothing of times and places, so `touch`, a copy or another `data_dir` leave it as it
-    is. A zip is known by its whole directory, which holds a checksum of every member; a folder by
-    its files' paths and sizes; a CSV table by its content; any other file by its size and 32
-    samples of it. (What is written into the prepared file is the sha256 of everything.)
-
-    Raises ScratchbookError where none of the sources is there.
-    """
-    found = locate(dataset, data_dir)
-    source = found.source
-    marks: dict[str, object] = {
-        role: _folder_mark(path) if path.is_dir() else _file_mark(path)
-        for role, path in found.paths.items()
-    }
-    for role, table in source.tables(found.paths).items():
-        marks[role] = hashlib.sha256(table.read_bytes()).hexdigest()
-    return {"source": found.index, "kind": source.kind, "files": marks}
-
-
-def locate(dataset: Dataset, data_dir: Path) -> Located:
-    """The first source whose files are all there.
+def locate(dataset: Dataset, data_dir: Path, index: int | None = None) -> Located:
+    """The first source whose files are all there, or the one of this index.
 
     Raises ScratchbookError with a line for each source that was tried, where none is.
     """
+    found = all_there(dataset, data_dir)
+    wanted = [each for each in found if index is None or each.index == index]
+    if wanted:
+        return wanted[0]
     tried = []
-    for index, source in enumerate(dataset.sources):
-        paths = source.paths(data_dir.expanduser())
-        wrong = [reason for path in paths.values() if (reason := _wrong(source, path))]
-        if not wrong:
-            return Located(index, source, paths)
-        hint = f" (get it: {source.download})" if source.download else ""
-        tried.append(f"  {source.kind}: {'; '.join(wrong)}{hint}")
+    for number, source in enumerate(dataset.sources):
+        if index is None or number == index:
+            wrong = _all_wrong(source, source.paths(data_dir.expanduser()))
+            hint = f" (get it: {source.download})" if source.download else ""
+            tried.append(f"  {source.kind}: {'; '.join(wrong)}{hint}")
+    what = "none of its sources is there" if index is None else "the source it needs is not there"
     raise ScratchbookError(
-        f"{dataset.title}: none of its sources is there.\n"
+        f"{dataset.title}: {what}.\n"
         + "\n".join(tried)
         + "\nPut the data there, or say where they are: --config data_dir=/path/to/data"
     )
+
+
+def all_there(dataset: Dataset, data_dir: Path) -> list[Located]:
+    """Every source whose files are all there, best first."""
+    found = []
+    for index, source in enumerate(dataset.sources):
+        paths = source.paths(data_dir.expanduser())
+        if not _all_wrong(source, paths):
+            found.append(Located(index, source, paths))
+    return found
 
 
 def walk(folder: Path) -> Iterator[os.DirEntry[str]]:
@@ -91,45 +78,8 @@ def walk(folder: Path) -> Iterator[os.DirEntry[str]]:
     return below(str(folder))
 
 
-def _folder_mark(folder: Path) -> str:
-    """sha256 of the relative path and size of every file below a folder."""
-    mark = hashlib.sha256()
-    for entry in walk(folder):
-        if entry.is_file():
-            line = f"{os.path.relpath(entry.path, folder)}\0{entry.stat().st_size}\n"
-            mark.update(line.encode("utf-8", "surrogateescape"))
-    return mark.hexdigest()
-
-
-def _file_mark(path: Path) -> dict[str, object]:
-    """Size of a file and sha256 of its first and last MiB and what tells most about the rest."""
-    size = path.stat().st_size
-    mark = hashlib.sha256()
-    with path.open("rb") as file:
-        mark.update(file.read(_MIB))
-        tail = max(_MIB, _zip_directory(file, size))
-        if tail == _MIB:  # no large directory to go by: look into the middle too
-            for part in range(1, 31):
-                file.seek(part * size // 31)
-                mark.update(file.read(1 << 14))
-        file.seek(max(0, size - tail))
-        mark.update(file.read())
-    return {"size": size, "sha256": mark.hexdigest()}
-
-
-def _zip_directory(file: BinaryIO, size: int) -> int:
-    """Bytes from the start of a zip's central directory to its end; 0 for any other file.
-
-    PKWARE's APPNOTE, 4.3.16: the end record holds the directory's size at byte 12, and may be
-    followed by a comment of at most 64 KiB; zip64 puts 76 bytes more between the two.
-    """
-    file.seek(max(0, size - (1 << 16) - 22))
-    end = file.read()
-    at = end.rfind(b"PK\x05\x06")
-    if at < 0 or len(end) < at + 22:
-        return 0
-    directory: int = struct.unpack_from("<L", end, at + 12)[0]
-    return min(size, directory + 76 + len(end) - at)
+def _all_wrong(source: Source, paths: dict[str, Path]) -> list[str]:
+    return [reason for path in paths.values() if (reason := _wrong(source, path))]
 
 
 def _wrong(source: Source, path: Path) -> str | None:

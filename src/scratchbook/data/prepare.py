@@ -1,5 +1,4 @@
-"""Prepare a data set once for all runs: its declaration and `data_dir` in,
-results/data/{dataset}.h5 out."""
+"""Prepare a data set once for all runs: its declaration and `data_dir` in, one HDF5 file out."""
 
 from __future__ import annotations
 
@@ -23,13 +22,15 @@ from scratchbook.data import division
 from scratchbook.data.files import READ_ERRORS, counted, listed
 from scratchbook.data.image import RESIZED, to_rgb
 from scratchbook.data.location import locate
+from scratchbook.data.numbers import preparing_number
 from scratchbook.data.source import Source, open_source
 from scratchbook.errors import ScratchbookError
+from scratchbook.results.prepared import hash_arrays
 from scratchbook.results.records import SPLITS
 
 _BLOCK_BYTES = 4 << 20  # of encoded or of prepared images, whichever is reached first
 _BLOCK_IMAGES = 64
-_Raw = list[tuple[str, bytes | np.ndarray | Exception]]  # images' names, and what was read of each
+_Raw = list[tuple[int, bytes | np.ndarray | Exception]]  # rows of the source, and what was read
 
 
 def prepare(
@@ -40,26 +41,34 @@ def prepare(
     say: Callable[[str], None] = print,
     limit: int | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    content: str | None = None,
+    index: int | None = None,
 ) -> None:
     """Decode a data set into one HDF5 file that all runs read.
 
     `limit` keeps only about that many images, of every class and split (to try things out);
-    `on_progress` takes (images done, images in all).
-    The same source and declaration give the same arrays. The file appears whole or not at all, and
-    memory stays below about 0.5 GB however large the source is.
+    `on_progress` takes (images done, images in all); `content` is the sha256 that the source must
+    have (see `scratchbook.data.content`), and `index` its place in `sources`, if not the first that
+    is there.
+    The same content and declaration give the same arrays, whatever holds the images and in which
+    order. The file appears whole or not at all, and memory stays below about 0.5 GB however large
+    the source is.
 
-    Raises ScratchbookError where the source is missing or cannot be used as it is, or where the
-    disk is full; the message names the file, and what would do.
+    Raises ScratchbookError where the source is missing, cannot be used as it is or has another
+    content, or where the disk is full; the message names the file, and what would do.
     """
     began = time.monotonic()
-    found = locate(dataset, data_dir)
+    found = locate(dataset, data_dir, index)
+    number = preparing_number(dataset, found.index, limit)
     output.parent.mkdir(parents=True, exist_ok=True)
     part = output.with_name(f".{output.name}.part")  # of one name: a killed run's is overwritten
     try:
         with open_source(found) as source:
             try:
                 rows = _chosen(source, dataset, limit)
-                counts = _write(part, name, dataset, source, rows, say, on_progress)
+                counts = _write(
+                    part, name, dataset, source, rows, say, on_progress, content, number
+                )
             except ScratchbookError as error:
                 raise ScratchbookError(f"{name}, {source.text}: {error}") from error
         part.replace(output)
@@ -94,6 +103,8 @@ def _write(
     rows: np.ndarray,
     say: Callable[[str], None],
     on_progress: Callable[[int, int], None],
+    content: str | None,
+    preparing: int,
 ) -> dict[str, int]:
     """Write the whole prepared file and return the images of each split."""
     height, width = dataset.size
@@ -106,6 +117,12 @@ def _write(
     with h5py.File(part, "w") as file:
         images = file.create_dataset("images", shape, np.uint8)  # contiguous: can be memory-mapped
         decoded = _decode(source, rows, dataset, images, on_progress)
+        sha256 = source.sha256(decoded.files)
+        if content not in (None, sha256):
+            raise ScratchbookError(
+                f"its images or labels are not those that were ordered (content {sha256[:12]}, not "
+                f"{str(content)[:12]}): they were changed meanwhile. Start the workflow again."
+            )
         twins = division.first_twins(decoded.digests)
         split = division.divide(
             labels, given, twins, dataset.split.shares, dataset.split.seed, source.class_names
@@ -127,7 +144,7 @@ def _write(
             *_split_notes(given, dataset),
             *_duplicate_notes(labels, twins, duplicates),
         ]
-        file["labels"] = labels
+        file["labels"] = labels.astype(np.int64)
         file["split"] = split
         file.create_dataset("names", data=names, dtype=h5py.string_dtype())
         credit = f" — {dataset.citation}" if dataset.citation else ""
@@ -135,10 +152,12 @@ def _write(
             dataset=name,
             title=dataset.title,
             source=source.text + credit,
-            sha256=source.sha256(),
+            sha256=sha256,
+            preparing=preparing,
             class_names=json.dumps(source.class_names, ensure_ascii=False),
             notes=json.dumps(notes, ensure_ascii=False),
             duplicates=json.dumps(duplicates, ensure_ascii=False),
+            arrays_sha256=hash_arrays(file),
         )
     with part.open("rb+") as written:
         os.fsync(written.fileno())
@@ -152,12 +171,21 @@ def _write(
 
 @dataclass(frozen=True)
 class _Block:
-    """Decoded images that follow each other, and what was done to them."""
+    """Images as they were read one after the other, and what was done to them."""
 
+    rows: list[int]  # of the prepared file
     images: list[np.ndarray]  # uint8 [h, w, 3] each
     digests: list[bytes]  # of their pixels
+    files: list[tuple[int, str]]  # row of the source, and sha256 of the bytes
     done: Counter[str]
     unreadable: list[str]
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    digests: list[bytes]  # of each image's pixels, in the order of the prepared file
+    files: list[str]  # sha256 of the bytes of each image of the source
+    done: Counter[str]
 
 
 def _decode(
@@ -166,23 +194,37 @@ def _decode(
     dataset: Dataset,
     images: h5py.Dataset,
     on_progress: Callable[[int, int], None],
-) -> _Block:
-    """Write the images of these rows in order; returns digests and counts, the images left out."""
-    whole = _Block([], [], Counter(), [])
+) -> _Decoded:
+    """Write the images of these rows to their places, and say what was read and done.
+
+    What is read and what is hashed are the same bytes. Of a source of files all are read, also
+    those that a sample leaves out: they belong to its content.
+    """
     (height, width), resize = dataset.size, dataset.resize
+    place = {row: i for i, row in enumerate(rows.tolist())}  # in the prepared file
+    digests = [b""] * len(rows)
+    files = [""] * len(source.names)
+    all_done: Counter[str] = Counter()
+    unreadable: list[str] = []
 
     def decode(block: _Raw) -> _Block:
-        result = _Block([], [], Counter(), [])
-        for image_name, raw in block:
+        result = _Block([], [], [], [], Counter(), [])
+        for row, raw in block:
             try:
                 if isinstance(raw, Exception):
                     raise raw
+                if isinstance(raw, bytes):
+                    result.files.append((row, hashlib.sha256(raw).hexdigest()))
+                if row not in place:
+                    continue
                 image, done = to_rgb(raw, (height, width), resize.method, resize.fit)
             except MemoryError:
                 raise
             except Exception as error:  # decoders raise almost anything on damaged files
-                result.unreadable.append(f"{image_name}: {error}")
+                file = source.stored[row] if source.stored else source.names[row]
+                result.unreadable.append(f"{file}: {error}")
                 continue
+            result.rows.append(place[row])
             result.images.append(image)
             result.digests.append(hashlib.sha256(image.data).digest()[:16])
             result.done.update(done)
@@ -192,35 +234,47 @@ def _decode(
     seen = 0
     with ThreadPoolExecutor(workers) as pool:
         # Reading stays in one thread and in order: neither a tar nor HDF5 likes anything else.
-        blocks = _blocks(source, rows, int(np.prod(images.shape[1:])))
+        order = list(source.stored or rows.tolist())
+        blocks = _blocks(source, order, int(np.prod(images.shape[1:])))
         for block in _in_order(pool, decode, blocks, ahead=2 * workers):
-            whole.unreadable.extend(block.unreadable)
-            whole.done.update(block.done)
-            if block.images and not whole.unreadable:
-                start = len(whole.digests)
-                images[start : start + len(block.images)] = np.stack(block.images)
-                whole.digests.extend(block.digests)
+            unreadable.extend(block.unreadable)
+            all_done.update(block.done)
+            for row, sha256 in block.files:
+                files[row] = sha256
+            for at, digest in zip(block.rows, block.digests, strict=True):
+                digests[at] = digest
+            if block.images and not unreadable:
+                _scatter(block, images)
             seen += len(block.images) + len(block.unreadable)
-            on_progress(seen, len(rows))
-    if whole.unreadable:
+            on_progress(min(seen, len(rows)), len(rows))
+    if unreadable:
         raise ScratchbookError(
-            f"cannot read {counted(len(whole.unreadable), 'image')}:\n{listed(whole.unreadable)}\n"
+            f"cannot read {counted(len(unreadable), 'image')}:\n{listed(sorted(unreadable))}\n"
             "Replace or remove them."
         )
-    return whole
+    return _Decoded(digests, files, all_done)
 
 
-def _blocks(source: Source, rows: np.ndarray, row_bytes: int) -> Iterator[_Raw]:
-    """Names and raw images of the rows, a few at a time, so that few are in memory at once."""
+def _scatter(block: _Block, images: h5py.Dataset) -> None:
+    """Write the images of a block to their rows, at once those that follow each other."""
+    order = np.argsort(block.rows)
+    rows = np.array(block.rows)[order]
+    for run in np.split(np.arange(len(rows)), 1 + np.flatnonzero(np.diff(rows) != 1)):
+        start = rows[run[0]]
+        images[start : start + len(run)] = np.stack([block.images[order[i]] for i in run])
+
+
+def _blocks(source: Source, rows: list[int], row_bytes: int) -> Iterator[_Raw]:
+    """The rows and their raw images, a few at a time, so that few are in memory at once."""
     block: _Raw = []
     held = 0
-    for row in rows.tolist():
+    for row in rows:
         raw: bytes | np.ndarray | Exception
         try:
             raw = source.read(row)
         except READ_ERRORS as error:
             raw = error
-        block.append((source.names[row], raw))
+        block.append((row, raw))
         held += max(row_bytes, len(raw) if isinstance(raw, bytes) else 0)
         if len(block) == _BLOCK_IMAGES or held >= _BLOCK_BYTES:
             yield block

@@ -2,44 +2,30 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import hashlib
 import importlib
 import io
-import re
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
 from scratchbook.config import datasets
-from scratchbook.data.files import (
-    IMAGE_SUFFIXES,
-    READ_ERRORS,
-    Files,
-    counted,
-    listed,
-    open_files,
-    sha256_file,
-)
+from scratchbook.data import layout
+from scratchbook.data.files import open_files, sha256_file
 from scratchbook.data.location import Located
 from scratchbook.errors import ScratchbookError, nearest
 from scratchbook.results.records import SPLITS
 
-_LOOKS_LIKE_SPLITS = frozenset(
-    ("train", "training", "test", "testing", "val", "valid", "validation")
-)
-
 
 @dataclass(frozen=True)
 class Source:
-    """Images that can be read one by one, in the order in which the source stores them."""
+    """Images that can be read one by one, in an order that their content alone decides."""
 
     text: str  # what it is, for the report
     class_names: list[str]
@@ -47,7 +33,8 @@ class Source:
     labels: np.ndarray  # int64 [n]
     splits: np.ndarray | None  # uint8 [n], as in SPLITS; None: the source comes with no splits
     read: Callable[[int], bytes | np.ndarray]  # an encoded image, or uint8 [h, w(, channels)]
-    sha256: Callable[[], str]
+    sha256: Callable[[list[str]], str]  # its content, of the sha256 of each image's bytes
+    stored: dict[int, str] | None = None  # file of each image, in the order to read; None: of none
     notes: list[str] = field(default_factory=list)
 
 
@@ -61,202 +48,34 @@ def open_source(found: Located) -> Iterator[Source]:
         yield OPENED[found.source.kind](found.source, found.paths, stack)
 
 
-# --- folder and archive: one folder a class -------------------------------------------------------
+# --- folder, archive and csv: files -------------------------------------------------------------
 
 
-def _class_folders(
-    spec: datasets.FolderSource | datasets.ArchiveSource, paths: dict[str, Path], stack: ExitStack
+def _files(
+    spec: datasets.FolderSource | datasets.ArchiveSource | datasets.CsvSource,
+    paths: dict[str, Path],
+    stack: ExitStack,
 ) -> Source:
     files = open_files(paths["path"], stack)
-    images, others = files.images()
-    splits = spec.splits
-    roots: dict[str, str] = (
-        {folder.strip("/"): split for split, folder in splits.items()}
-        if splits
-        else {_only_folder(images): ""}
-    )
-    rows: list[tuple[str, str, str]] = []  # (image, class, split)
-    outside, loose = [], []
-    for name in images:
-        root = next((root for root in roots if name.startswith(root + "/") or not root), None)
-        if root is None:
-            outside.append(name)
-            continue
-        below = name[len(root) + 1 :] if root else name
-        folder, slash, _ = below.partition("/")
-        if slash:
-            rows.append((name, folder, roots[root]))
-        else:
-            loose.append(name)
-    if loose:
-        raise ScratchbookError(
-            f"{files.path}: {counted(len(loose), 'image')} in no class folder:\n{listed(loose)}\n"
-            "Each class needs a folder of its own."
-        )
-    for split, folder in (splits or {}).items():
-        if not any(row[2] == split for row in rows):
-            tops = sorted({name.split("/")[0] for name in images if "/" in name})
-            raise ScratchbookError(
-                f"{files.path}: no images for {split} below {folder!r}; the folders at the top "
-                f"are {', '.join(tops) or 'none'}"
-            )
-    if not rows:
-        raise ScratchbookError(
-            f"{files.path}: no images found. Expected <class>/<image>, the image one of "
-            + " ".join(sorted(IMAGE_SUFFIXES))
-        )
-    empty = [folder for root in roots for folder in _folders_below(files, root)]
-    classes = sorted({row[1] for row in rows} | set(empty))
-    if not splits and _LOOKS_LIKE_SPLITS.issuperset(name.lower() for name in classes):
-        raise ScratchbookError(
-            f"{files.path}: the folders {', '.join(classes)} look like splits, not classes. "
-            "Name them in the source: `splits: {train: train, test: test}`."
-        )
-    number = {name: i for i, name in enumerate(classes)}
-    notes = _skipped_note(others)
-    if outside:
-        notes.append(f"left out: {counted(len(outside), 'image')} outside of the split folders")
+    used = layout.used_files(spec, files)
+    number = {value: i for i, value in enumerate(used.classes)}
+    names = [image.name for image in used.images]
+    row = {image.stored: i for i, image in enumerate(used.images)}
+    has_splits = any(image.split for image in used.images)
+    splits = [SPLITS.index(image.split) for image in used.images] if has_splits else None
     return Source(
         text=f"{spec.kind} {files.path.name}",
-        class_names=classes,
-        names=[row[0] for row in rows],
-        labels=np.array([number[row[1]] for row in rows], np.int64),
-        splits=np.array([SPLITS.index(row[2]) for row in rows], np.uint8) if splits else None,
-        read=lambda i: files.read(rows[i][0]),
-        sha256=files.sha256,
-        notes=notes,
-    )
-
-
-def _only_folder(images: list[str]) -> str:
-    """The folder around all class folders, where an archive holds one: `dogs/` of `dogs/beagle/…`.
-
-    One class alone is never a data set, so one folder at the top that holds folders is no class.
-    """
-    tops = {name.split("/")[0] for name in images}
-    nested = all(name.count("/") >= 2 for name in images)
-    return tops.pop() if len(tops) == 1 and nested else ""
-
-
-def _folders_below(files: Files, root: str) -> list[str]:
-    """Names of the folders right below one: classes, even if they hold nothing."""
-    prefix = root + "/" if root else ""
-    below = [folder[len(prefix) :] for folder in files.folders if folder.startswith(prefix)]
-    names = {folder.split("/")[0] for folder in below}
-    return sorted(name for name in names if name and name[0] != "." and name != "__MACOSX")
-
-
-def _skipped_note(others: list[str]) -> list[str]:
-    if not others:
-        return []
-    kinds = Counter(PurePosixPath(name).name for name in others)
-    some = ", ".join(name for name, _ in kinds.most_common(3))
-    more = ", …" if len(kinds) > 3 else ""
-    return [f"skipped: {counted(len(others), 'file')} not an image ({some}{more})"]
-
-
-# --- csv: a table of labels -----------------------------------------------------------------------
-
-
-def _csv(spec: datasets.CsvSource, paths: dict[str, Path], stack: ExitStack) -> Source:
-    files = open_files(paths["path"], stack)
-    table = f"{files.path.name}/{spec.labels}"
-    rows = _table_rows(spec, files, table)
-    prefix, _, rest = spec.image.partition("{")
-    suffix = rest.rpartition("}")[2]
-    images, others = files.images()
-    images = [name for name in images if name.startswith(prefix) and name.endswith(suffix)]
-    missing = [f"{name} (line {rows[name][2]})" for name in rows if name not in files.sizes]
-    if missing:
-        raise ScratchbookError(
-            f"{table}: {counted(len(missing), 'row')} without its image, looked for as "
-            f"`{spec.image}`:\n{listed(missing)}"
-        )
-    unlabelled = [name for name in images if name not in rows]
-    if unlabelled:
-        raise ScratchbookError(
-            f"{table}: {counted(len(unlabelled), 'image')} without a row:\n{listed(unlabelled)}\n"
-            "Give each a label, or move it out of the way."
-        )
-    names = [name for name in files.sizes if name in rows]  # in storage order: quick to read
-    values = sorted({label for label, _, _ in rows.values()}, key=_natural)
-    titles = spec.class_names or {value: value for value in values}
-    unknown = [value for value in values if value not in titles]
-    if unknown:
-        raise ScratchbookError(
-            f"{table}: column {spec.label!r} holds {unknown[0]!r}, which is not in "
-            f"`class_names` ({nearest(unknown[0], titles)})"
-        )
-    number = {value: i for i, value in enumerate(titles)}
-    splits = [SPLITS.index(rows[name][1]) for name in names] if spec.split else None
-    return Source(
-        text=f"csv {files.path.name}",
-        class_names=list(titles.values()),
+        class_names=list(used.classes.values()),
         names=names,
-        labels=np.array([number[rows[name][0]] for name in names], np.int64),
+        labels=np.array([number[image.label] for image in used.images], np.int64),
         splits=None if splits is None else np.array(splits, np.uint8),
-        read=lambda i: files.read(names[i]),
-        sha256=files.sha256,
-        notes=_skipped_note([name for name in others if name != spec.labels]),
+        read=lambda i: files.read(used.images[i].stored),
+        sha256=lambda digests: layout.content_hash(
+            [*zip(names, digests, strict=True), *used.tables]
+        ),
+        stored={row[name]: name for name in files.sizes if name in row},
+        notes=used.notes,
     )
-
-
-def _table_rows(
-    spec: datasets.CsvSource, files: Files, table: str
-) -> dict[str, tuple[str, str, int]]:
-    """(label, split or "", line) of each image that the table names."""
-    if spec.labels not in files.sizes:
-        raise ScratchbookError(
-            f"{files.path}: there is no {spec.labels} in it ("
-            + nearest(spec.labels, [name for name in files.sizes if name.endswith(".csv")])
-            + ")"
-        )
-    try:
-        text = files.content(spec.labels).decode("utf-8-sig")
-    except (UnicodeDecodeError, *READ_ERRORS) as error:
-        raise ScratchbookError(f"{table}: cannot be read as UTF-8 text: {error}") from error
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    columns = list(reader.fieldnames or [])
-    columns_of_name = re.findall(r"{([^{}]*)}", spec.image)
-    wanted = [spec.label, *columns_of_name]
-    if spec.split:
-        wanted.append(spec.split)
-    for column in wanted:
-        if column not in columns:
-            raise ScratchbookError(
-                f"{table}: no column {column!r}; its columns are {', '.join(columns) or 'none'}"
-            )
-    rows: dict[str, tuple[str, str, int]] = {}
-    empty, twice, strange = [], [], []
-    for row in reader:
-        line = reader.line_num
-        name = spec.image
-        for column in columns_of_name:
-            name = name.replace(f"{{{column}}}", row[column] or "")
-        label = (row[spec.label] or "").strip()
-        split = (row[spec.split] or "").strip().lower() if spec.split else ""
-        if not label:
-            empty.append(f"line {line}: {name}")
-        if spec.split and split not in SPLITS:
-            strange.append(f"line {line}: {split!r}")
-        if name in rows:
-            twice.append(f"lines {rows[name][2]} and {line}: {name}")
-        rows[name] = (label, split, line)
-    for bad, what in (
-        (empty, f"without a label in column {spec.label!r}"),
-        (twice, "with an image that another row has"),
-        (strange, f"without one of {', '.join(SPLITS)} in column {spec.split!r}"),
-    ):
-        if bad:
-            raise ScratchbookError(f"{table}: {counted(len(bad), 'row')} {what}:\n{listed(bad)}")
-    if not rows:
-        raise ScratchbookError(f"{table}: it has no rows")
-    return rows
-
-
-def _natural(value: str) -> tuple[int, int, str]:
-    """Sorts whole numbers by value and before words."""
-    return (0, int(value), "") if re.fullmatch(r"-?\d+", value) else (1, 0, value)
 
 
 # --- arrays: hdf5, keras, bundled -----------------------------------------------------------------
@@ -284,10 +103,6 @@ def _hdf5(spec: datasets.Hdf5Source, paths: dict[str, Path], stack: ExitStack) -
         part = int(np.searchsorted(starts, i, side="right")) - 1
         return np.asarray(images[part][i - starts[part]])
 
-    def sha256() -> str:
-        lines = [f"{sha256_file(paths[role])}  {role}\n" for role in sorted(paths)]
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
-
     first = next(iter(paths.values())).name
     return Source(
         text=f"hdf5 {first}" + (" and others" if len(paths) > 1 else ""),
@@ -296,7 +111,9 @@ def _hdf5(spec: datasets.Hdf5Source, paths: dict[str, Path], stack: ExitStack) -
         labels=_checked_labels(np.concatenate(labels), spec.class_names, first),
         splits=np.array(splits, np.uint8),
         read=read,
-        sha256=sha256,
+        sha256=lambda _: layout.content_hash(
+            [(role, sha256_file(path)) for role, path in paths.items()]
+        ),
     )
 
 
@@ -324,12 +141,6 @@ def _keras(spec: datasets.KerasSource, _paths: dict[str, Path], _stack: ExitStac
     labels = np.concatenate([np.asarray(y).reshape(-1) for _, y in parts])
     splits = np.repeat(np.array([0, 2], np.uint8), [len(x) for x in images])
 
-    def sha256() -> str:
-        whole = hashlib.sha256(labels.astype(np.int64).tobytes())
-        for x in images:
-            whole.update(np.ascontiguousarray(x).data)
-        return whole.hexdigest()
-
     def read(i: int) -> np.ndarray:
         train, test = images
         return np.asarray(train[i] if i < len(train) else test[i - len(train)])
@@ -345,7 +156,7 @@ def _keras(spec: datasets.KerasSource, _paths: dict[str, Path], _stack: ExitStac
         labels=_checked_labels(labels, spec.class_names, spec.name),
         splits=splits,
         read=read,
-        sha256=sha256,
+        sha256=lambda _: layout.published_hash(spec.name),
     )
 
 
@@ -372,7 +183,7 @@ def _bundled(spec: datasets.BundledSource, paths: dict[str, Path], _stack: ExitS
         labels=_checked_labels(labels, spec.class_names, path.name),
         splits=None,
         read=images.__getitem__,
-        sha256=lambda: hashlib.sha256(content).hexdigest(),
+        sha256=lambda _: layout.content_hash([("path", hashlib.sha256(content).hexdigest())]),
     )
 
 
@@ -391,9 +202,9 @@ def _checked_labels(labels: np.ndarray, class_names: list[str], where: str) -> n
 # --- how each kind is opened, for as long as the stack lasts --------------------------------------
 
 OPENED: dict[str, Callable[[Any, dict[str, Path], ExitStack], Source]] = {
-    "folder": _class_folders,
-    "archive": _class_folders,
-    "csv": _csv,
+    "folder": _files,
+    "archive": _files,
+    "csv": _files,
     "hdf5": _hdf5,
     "keras": _keras,
     "bundled": _bundled,

@@ -1,7 +1,8 @@
-"""Read a prepared data set: results/data/{dataset}.h5 in, arrays on disk and their labels out."""
+"""Read a prepared data set: its file in, arrays on disk and their labels out."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +12,8 @@ import numpy as np
 
 from .errors import usable
 from .records import SPLITS
+
+_BLOCK_BYTES = 4 << 20
 
 
 class Prepared:
@@ -24,7 +27,9 @@ class Prepared:
     dataset: str
     title: str
     source: str  # where the images came from
-    sha256: str  # of the source
+    sha256: str  # the content of the source
+    arrays_sha256: str  # of images, labels, split and names, as `hash_arrays` has it
+    preparing: int  # the number of the code that prepared it
     class_names: list[str]
     notes: list[str]
     duplicates: list[list[str]]  # [name_a, split_a, name_b, split_b]
@@ -41,9 +46,11 @@ class Prepared:
                 raise ValueError("`images` is not a contiguous uint8 [n, height, width, 3]")
             self.labels = file["labels"][()]
             self.split = file["split"][()]
-            self.dataset, self.title, self.source, self.sha256 = (
-                str(file.attrs[key]) for key in ("dataset", "title", "source", "sha256")
+            self.dataset, self.title, self.source, self.sha256, self.arrays_sha256 = (
+                str(file.attrs[key])
+                for key in ("dataset", "title", "source", "sha256", "arrays_sha256")
             )
+            self.preparing = int(file.attrs["preparing"])
             self.class_names, self.notes, self.duplicates = (
                 json.loads(file.attrs[key]) for key in ("class_names", "notes", "duplicates")
             )
@@ -69,3 +76,21 @@ class Prepared:
     def indices(self, split: str) -> np.ndarray:
         """Rows of a split, int64, rising."""
         return np.flatnonzero(self.split == SPLITS.index(split))
+
+
+def hash_arrays(file: h5py.File) -> str:
+    """The sha256 over dtypes, shapes and bytes of what runs read of a prepared file.
+
+    A few images are in memory at a time. Names end with a zero byte, which none holds.
+    """
+    digest = hashlib.sha256()
+    images = file["images"]
+    digest.update(f"{images.dtype.str}{images.shape}".encode())
+    step = max(1, _BLOCK_BYTES // max(1, int(np.prod(images.shape[1:]))))
+    for start in range(0, len(images), step):
+        digest.update(np.ascontiguousarray(images[start : start + step]).data)
+    for key in ("labels", "split"):
+        array = np.ascontiguousarray(file[key][()])
+        digest.update(f"{array.dtype.str}{array.shape}".encode() + array.tobytes())
+    digest.update(b"".join(bytes(name) + b"\0" for name in file["names"][()]))
+    return digest.hexdigest()
