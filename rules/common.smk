@@ -1,4 +1,5 @@
 import contextlib
+import contextvars
 import functools
 import hashlib
 import json
@@ -56,6 +57,7 @@ PARTIAL = Path(REPORT).with_suffix(".partial.html")
 CRATE = "ro-crate-metadata.json"
 TARGETS = [REPORT] if PROJECT.settings.smoke else [REPORT, CRATE]
 KEEPING = contextlib.ExitStack()
+DRAWING = contextvars.ContextVar("drawing", default=is_drawing())
 
 
 def stage_code(script):
@@ -166,8 +168,9 @@ def read_result(path):
 
 
 def is_open(wildcards):
-    """Whether a run is to be trained; in a job's process, which has no other, it is."""
-    return PLAN is None or wildcards.run in PLAN.open
+    """Whether a run is to be trained; in a job's process, which has no other, it is. In a drawing
+    of the rules all are: it shows how the results came to be."""
+    return PLAN is None or wildcards.run in PLAN.open or DRAWING.get()
 
 
 def only_if_open(wildcards):
@@ -230,11 +233,16 @@ def files_to_start_from(run):
 
 
 def dataset_declared(wildcards):
-    """A data set's name, declaration and content, of which a prepared file is to be made."""
+    """A data set's name and declaration, and the content that a prepared file is to be made of."""
     try:
         name = PLAN.dataset_of(wildcards.data)
-        declared = PROJECT.datasets[name].model_dump(mode="json")
-        return {"name": name, "declared": declared, "content": PLAN.content(name).sha256}
+        content = PLAN.content(name)
+        return {
+            "name": name,
+            "declared": PROJECT.datasets[name].model_dump(mode="json"),
+            "content": content.sha256,
+            "index": content.index,
+        }
     except ScratchbookError as error:
         raise WorkflowError(str(error))
 
@@ -396,7 +404,11 @@ def all_pages(_wildcards):
 
 def rule_graph(_wildcards):
     """The names of the rules whose outputs each one reads."""
-    return rules_read_from(TARGETS)
+    token = DRAWING.set(True)
+    try:
+        return rules_read_from(TARGETS)
+    finally:
+        DRAWING.reset(token)
 
 
 reach_bucket()

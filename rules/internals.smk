@@ -69,6 +69,14 @@ def is_first_process():
     return getattr(workflow, "is_main_process", True)
 
 
+def is_drawing():
+    """Whether Snakemake was only asked for a drawing of its rules.
+
+    Uses its command line. Missing: no, and where all runs are finished their training is not drawn.
+    """
+    return bool({"--rulegraph", "--filegraph"}.intersection(sys.argv))
+
+
 def gpus_allowed():
     """How many GPUs `--resources gpu=…` allows; None where it says nothing.
 

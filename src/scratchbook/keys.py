@@ -62,7 +62,7 @@ def run_key(
         initial: the digits of the run that `initial_weights` names.
     """
     asked: dict[str, Any] = {
-        name: _object(value) if name == "optimizer" else _objects(value)
+        name: _objects(value)
         for name, value in spec.items()
         if name not in ("dataset", "initial_weights") and not name.startswith("recorded_")
     }

@@ -22,10 +22,10 @@ from scratchbook.data.content import Content, Sources, data_identity
 from scratchbook.data.numbers import preparing_number
 from scratchbook.errors import ScratchbookError
 from scratchbook.hardware import default_backend, list_gpus, resolve_precision
-from scratchbook.keys import cam_key, digits_in, run_key
+from scratchbook.keys import cam_key, run_key
 from scratchbook.models.weights import weights_identity
 from scratchbook.results.errors import ResultError, readable
-from scratchbook.results.paths import Results, run_name
+from scratchbook.results.paths import run_name
 from scratchbook.results.reading import read_runs
 from scratchbook.results.records import Kept
 from scratchbook.results.store import Store
@@ -58,16 +58,12 @@ class Plan:
         gpu: whether trainings may use this machine's GPUs.
     """
 
-    def __init__(
-        self, project: Project, bucket: Bucket | None = None, *, gpu: bool = True
-    ) -> None:
+    def __init__(self, project: Project, bucket: Bucket | None = None, *, gpu: bool = True) -> None:
         self.project, self.results = project, project.results
         self.store = Store(project.results, bucket)
         self.sources = Sources(project.results.sources)
         self._bucket, self._gpu = bucket, gpu
         self._digits: dict[tuple[str, str], str] = {}
-        self._contents: dict[str, Content] = {}
-        self._identities: dict[str, str] = {}
 
     @cache  # noqa: B019 (a plan lives as long as its process)
     def spec(self, notebook: str, experiment: str) -> Spec:
@@ -108,27 +104,25 @@ class Plan:
 
     # --- data -------------------------------------------------------------------------------------
 
+    @cache  # noqa: B019
     def identity(self, dataset: str) -> str:
         """The digits of all that decides a data set's pixels, labels and splits."""
-        if dataset not in self._identities:
-            declared = self.project.datasets[dataset]
-            content = self.content(dataset)
-            self._identities[dataset] = data_identity(
-                declared, content.sha256, self.project.image_limit
-            )
-        return self._identities[dataset]
+        declared, limit = self.project.datasets[dataset], self.project.image_limit
+        return data_identity(declared, self.content(dataset), limit)
 
+    @cache  # noqa: B019
     def content(self, dataset: str) -> Content:
         """What a data set's source holds, or held when it was last seen."""
-        if dataset not in self._contents:
-            declared, limit = self.project.datasets[dataset], self.project.image_limit
+        declared, folder = self.project.datasets[dataset], Path(self.project.settings.data_dir)
+        return self.sources.content(
+            declared, folder, self._prepared.__contains__, self.project.image_limit
+        )
 
-            def is_prepared(content: str) -> bool:
-                return data_identity(declared, content, limit) in self._prepared
-
-            folder = Path(self.project.settings.data_dir)
-            self._contents[dataset] = self.sources.content(declared, folder, is_prepared)
-        return self._contents[dataset]
+    @cache  # noqa: B019
+    def _number(self, dataset: str) -> int:
+        """That of today's code, by which a data set is prepared."""
+        declared, limit = self.project.datasets[dataset], self.project.image_limit
+        return preparing_number(declared, self.content(dataset).index, limit)
 
     def dataset_of(self, data: str) -> str:
         """The data set that a prepared file is made from, by its name.
@@ -137,9 +131,9 @@ class Plan:
             ScratchbookError: none that is declared now.
         """
         identity = data.rsplit("-", 2)[-2]
-        for name in self.project.datasets:
-            if name in self._identities and self._identities[name] == identity:
-                return name
+        for notebook in self.project.notebooks.values():
+            if self.identity(notebook.dataset) == identity:
+                return notebook.dataset
         raise ScratchbookError(
             f"{self.results.data(data)} is gone, and no data set is declared as the one it was "
             "prepared from"
@@ -149,7 +143,7 @@ class Plan:
         """The prepared file that a notebook's new runs read: the one that its finished runs read,
         while it is there; `anew` the one of today's code."""
         dataset = self.project.notebooks[notebook].dataset
-        identity, number = self.identity(dataset), preparing_number(self.project.datasets[dataset])
+        identity, number = self.identity(dataset), self._number(dataset)
         known = self._prepared.get(identity, {})
         if not anew and known.keys() - {number}:
             for kept in self._finished(notebook):
@@ -174,8 +168,7 @@ class Plan:
             return True
         with suppress(ScratchbookError):
             dataset = self.dataset_of(data)
-            today = f"-p{preparing_number(self.project.datasets[dataset])}"
-            return data.endswith(today) and self.content(dataset).there
+            return data.endswith(f"-p{self._number(dataset)}") and self.content(dataset).there
         return False
 
     @cached_property
@@ -245,8 +238,8 @@ class Plan:
     def _cure(self, run: str, error: ResultError) -> str:
         asked = self._asked(run)
         return (
-            f"{error.file}: {error.brief}, and the run was finished; put back what it was, or train "
-            f"it again: scratchbook retrain {asked.notebook} {asked.experiment} --seed {asked.seed}"
+            f"{error.file}: {error.brief}, and the run was finished; put back what it was, or have "
+            f"it trained again: scratchbook retrain {asked.notebook} {asked.experiment} --seed {asked.seed}"
         )
 
     @cache  # noqa: B019

@@ -62,7 +62,7 @@ def run_statuses(plan: Plan, notebooks: Iterable[str], now: float) -> list[RunSt
 
 
 def mixed_answers(plan: Plan, notebooks: Iterable[str]) -> list[str]:
-    """A line for each notebook and thing that its finished runs differ in without being asked to."""
+    """A line for each thing that a notebook's finished runs differ in and nobody asked for."""
     lines = []
     for notebook in notebooks:
         records = {

@@ -17,4 +17,5 @@ with job_log(snakemake.log[0], dataset["name"]) as console:
         on_progress=console.progress,
         limit=snakemake.params.limit,
         content=dataset["content"],
+        index=dataset["index"],
     )

@@ -69,7 +69,10 @@ def map_run(
     missing = [epoch for epoch in wanted if epoch and epoch not in files]
     cam = explain_epochs(
         lambda: models.start(
-            _spec_to_start(record), prepared, seed=seed, pretrained=pretrained,
+            _spec_to_start(record),
+            prepared,
+            seed=seed,
+            pretrained=pretrained,
             initial_run=initial_run,
         ),
         {epoch: files[epoch] for epoch in wanted if epoch in files},
@@ -90,7 +93,7 @@ def _spec_to_start(record: RunRecord) -> Spec:
     if record.get("diverged") != 0:
         return record["spec"]
     told: Any = {name: part for name, part in record["spec"].items() if name != "initial_weights"}
-    return told  # type: ignore[no-any-return]
+    return told
 
 
 def explain_epochs(

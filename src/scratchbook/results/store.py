@@ -188,9 +188,10 @@ class Store:
                         self.clear(run)
         for folder in self.results.store.glob("*/.partial-*"):
             shutil.rmtree(folder, ignore_errors=True)
-        for name in self._bucket.names(self.results.states) if self._bucket else ():
-            if not self.is_open(name.removesuffix(".tar.gz")):
-                self._bucket.remove(self.results.states / name)
+        if self._bucket:
+            for name in self._bucket.names(self.results.states):
+                if not self.is_open(name.removesuffix(".tar.gz")):
+                    self._bucket.remove(self.results.states / name)
 
     def mark(self) -> None:
         """Writes by which layout the store is laid out."""
@@ -237,7 +238,7 @@ class Store:
         sums = RunFiles(Path(run)).checksums.as_posix()
         if sums not in self._listed():
             return None
-        kept: Kept = json.loads(self._bucket.read(self.results.store / sums))
+        kept: Kept = json.loads(self._bucket.read(self.results.store / sums) or b"")
         whole = all(f"{run}/{name}" in self._listed() for name in kept["files"])
         return kept if whole else None
 
@@ -250,13 +251,16 @@ def earlier_place(place: RunFiles, finished: datetime) -> Path:
 
 def _on_disk(results: Results, run: str) -> Kept | None:
     place = results.run(run)
-    kept = _sums_of(place)
-    if kept is None:
-        if place.folder.is_dir() or not place.folder.exists():
-            return _without_sums(place)
+    if place.folder.exists() and not place.folder.is_dir():
         raise ScratchbookError(
             f"{place.folder} is a file, but a run is to be kept there; move it away"
         )
+    kept = _sums_of(place)
+    if kept is None:
+        # It is put in its place as a whole, so a part of it is what was left of one.
+        if place.record.exists() or place.predictions.exists():
+            raise MissingError(place.checksums)
+        return None
     for name, told in kept["files"].items():
         file = place.folder / name
         try:
@@ -266,12 +270,6 @@ def _on_disk(results: Results, run: str) -> Kept | None:
         if size != told["size"]:
             raise DamagedError(file, f"it has {size:,} bytes, not {told['size']:,}")
     return kept
-
-
-def _without_sums(place: RunFiles) -> None:
-    # It is put in its place as a whole, so a part of it is what was left of one.
-    if place.record.exists() or place.predictions.exists():
-        raise MissingError(place.checksums)
 
 
 def _whole(place: RunFiles) -> Kept | None:

@@ -12,7 +12,6 @@ import keras
 import numpy as np
 
 from scratchbook.console import duration
-from scratchbook.errors import ScratchbookError
 from scratchbook.keys import with_frozen
 from scratchbook.results.files import hash_file, try_room
 from scratchbook.results.hdf5 import HDF5_OVERHEAD
