@@ -45,6 +45,7 @@ onstart:
 
 onsuccess:
     KEEPING.close()
+    tidy_up()
     remove_partial_page()
 
 

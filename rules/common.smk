@@ -33,6 +33,7 @@ from scratchbook.models.weights import weights_files
 from scratchbook.plan import Plan
 from scratchbook.results.files import write_text
 from scratchbook.results.paths import Results
+from scratchbook.results.store import Store
 from snakemake.exceptions import WorkflowError
 
 # Relative, so that moving the folder changes no job's inputs.
@@ -136,10 +137,7 @@ def remove_partial_page():
 def make_plan():
     """What is wanted and what is there. Only the first process asks."""
     try:
-        kept = os.getenv(bucket.VARIABLE)
-        plan = Plan(
-            PROJECT, bucket.Bucket(kept) if kept else None, gpu=gpus_allowed() != 0
-        )
+        plan = Plan(PROJECT, KEPT_IN, gpu=gpus_allowed() != 0)
         plan.open  # reads the store
         plan.sources.save()
     except ScratchbookError as error:
@@ -152,9 +150,10 @@ def make_plan():
 def tidy_up():
     """Clears what finished trainings left, and what a killed Snakemake did."""
     shutil.rmtree(BACKUPS, ignore_errors=True)
+    store = Store(RESULTS, KEPT_IN)  # as it is now
     try:
-        PLAN.store.mark()
-        PLAN.store.sweep()
+        store.mark()
+        store.sweep()
     except OSError as error:
         raise WorkflowError(f"cannot write under {RESULTS.folder}: {error.strerror}")
 
@@ -412,4 +411,9 @@ def rule_graph(_wildcards):
 
 
 reach_bucket()
+KEPT_IN = (
+    bucket.Bucket(os.environ[bucket.VARIABLE])
+    if bucket.VARIABLE in os.environ
+    else None
+)
 PLAN = make_plan() if is_first_process() else None

@@ -358,16 +358,6 @@ class Plan:
         choices = self.project.cam(notebook)
         return cam_key(choices) if choices else None
 
-    def twins(self, notebook: str) -> dict[str, str]:
-        """Experiments that are the same run as one before them: {second: first}."""
-        first: dict[str, str] = {}
-        found = {}
-        for experiment in self.project.notebooks[notebook].experiments:
-            same = first.setdefault(self._digits_of(notebook, experiment), experiment)
-            if same != experiment:
-                found[experiment] = same
-        return found
-
     def news(self) -> str:
         """What is to be trained, and why, in a sentence; "" where all is there."""
         if not self.open:
@@ -415,3 +405,28 @@ class Plan:
         """The run of each experiment that a notebook's last page showed, one of its seeds."""
         rows = readable(read_runs, self.results.notebook(notebook).runs) or []
         return {row["experiment"]: row["run"] for row in rows}
+
+
+def twins(project: Project, notebook: str) -> dict[str, str]:
+    """Experiments of a notebook that are the same run as one before them, {second: first}. It needs
+    neither data nor results: what both have in common is left out."""
+    first: dict[str, str] = {}
+    digits: dict[str, str] = {}
+    found: dict[str, str] = {}
+
+    def digits_of(experiment: str) -> str:
+        if experiment not in digits:
+            spec = project.spec(notebook, experiment)
+            start = spec.get("initial_weights")
+            digits[experiment] = run_key(
+                spec, data="", precision="auto", backend="auto", pretrained={},
+                threads=project.threads(notebook, experiment),
+                initial=digits_of(start["experiment"]) if start else None,
+            )  # fmt: skip
+        return digits[experiment]
+
+    for experiment in project.notebooks[notebook].experiments:
+        same = first.setdefault(digits_of(experiment), experiment)
+        if same != experiment:
+            found[experiment] = same
+    return found

@@ -8,13 +8,14 @@ import sys
 
 from scratchbook.errors import ScratchbookError
 
-from . import cam, check, generate, listing, report, reproduction, status, verify
+from . import cam, check, generate, listing, report, reproduction, retrain, status, verify
 
 COMMANDS = {
     "check": check,
     "list": listing,
     "status": status,
     "report": report,
+    "retrain": retrain,
     "verify": verify,
     "cam": cam,
     "reproduction": reproduction,

@@ -11,6 +11,7 @@ from scratchbook.config.claims import settings_of, typed_numbers
 from scratchbook.config.project import Project
 from scratchbook.config.reading import line_of
 from scratchbook.errors import ScratchbookError
+from scratchbook.plan import twins
 
 from .chosen import CONFIG, add_notebooks, chosen_project
 
@@ -21,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> None:
     project = chosen_project(given.notebooks)
-    for remark in _unbound(project):
+    for remark in [*_unbound(project), *_twins(project)]:
         print(f"warning: {remark}", file=sys.stderr)
     from scratchbook.hardware import prepare_keras
 
@@ -56,3 +57,15 @@ def _unbound(project: Project) -> Iterator[str]:
                     f"{file}:{line}: key_results[{position}].text: {', '.join(typed)} bound to no "
                     "run; write {experiment.figure:.2f} for what a run measured"
                 )
+
+
+def _twins(project: Project) -> Iterator[str]:
+    """A line for each experiment that is the same run as another one of its notebook."""
+    for name in project.notebooks:
+        file = CONFIG / "notebooks" / f"{name}.yaml"
+        for experiment, first in twins(project, name).items():
+            line = line_of(file, ("experiments", experiment))
+            yield (
+                f"{file}:{line}: experiments.{experiment}: is the same run as {first}, and counted "
+                "once; change a setting, or leave one of them out"
+            )
