@@ -210,6 +210,38 @@ def test_two_images_that_swap_places_are_noticed_though_sizes_and_times_are_as_b
     assert found(spec(FOLDER), things, memory) != before
 
 
+def test_an_image_that_is_overwritten_in_place_is_noticed_though_its_time_is_set_back(
+    things, later
+):
+    memory = things / "sources.json"
+    image = things / "things/cat/0.png"
+    os.utime(image, ns=(1, 1))
+    before = found(spec(FOLDER), things, memory)
+    time.sleep(0.05)  # a tick of the file system's clock
+    image.write_bytes(b"cat 1")
+    os.utime(image, ns=(1, 1))
+    assert found(spec(FOLDER), things, memory) != before
+
+
+def test_folders_that_swap_names_are_noticed_though_all_times_are_the_same(
+    things, later, monkeypatch
+):
+    def stat(path):
+        status = os.stat(path)  # noqa: PTH116
+        return SimpleNamespace(
+            st_size=status.st_size, st_ino=status.st_ino, st_mtime_ns=1, st_ctime_ns=1
+        )
+
+    monkeypatch.setattr(
+        content_module, "os", SimpleNamespace(stat=stat, path=os.path, sep=os.sep, fspath=os.fspath)
+    )
+    memory = things / "sources.json"
+    before = found(spec(FOLDER), things, memory)
+    cat, dog = things / "things/cat", things / "things/dog"
+    cat.rename(things / "t"), dog.rename(cat), (things / "t").rename(dog)
+    assert found(spec(FOLDER), things, memory) != before
+
+
 names = st.text(
     st.characters(codec="utf-8", exclude_characters="/\\\0:", exclude_categories=["Cc", "Cs"]),
     min_size=1,
@@ -413,6 +445,18 @@ def test_what_two_processes_found_out_is_kept_of_both(things, read, later):
     assert read == []
     (things / "things").rename(things / "gone")
     assert not found(spec(FOLDER), things, memory).there
+
+
+def test_of_two_contents_that_were_seen_the_later_one_counts(things, later):
+    memory = things / "sources.json"
+    slow = Sources(memory)
+    slow.content(spec(FOLDER), things, lambda _: False)
+    found(spec(FOLDER), things, memory)
+    write(things / "things", {"cat/0.png": b"relabelled"})
+    latest = found(spec(FOLDER), things, memory)
+    slow.save()
+    (things / "things").rename(things / "gone")
+    assert found(spec(FOLDER), things, memory).sha256 == latest.sha256
 
 
 def test_nothing_new_is_not_written_down(things, later):
