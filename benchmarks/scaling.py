@@ -56,15 +56,17 @@ def make_set(
     """A project with so many notebooks; half of their experiments share a network."""
     make_project(folder)
     (folder / "config/notebooks/halves.yaml").unlink()
-    tried = "".join(
-        f"  e{i}:\n    title: the rate {1 + i / 100:g} thousandths"
-        + ("\n    parent: e0" if i else "")
-        + (LAYERS.format(filters=2 + i % 7) if i % 2 == 0 else "")
-        + f"\n    optimizer: {{Adam: {{learning_rate: {0.001 + i / 1e5:.5f}}}}}\n"
-        for i in range(experiments)
-    )
     names = [f"n{i:03}" for i in range(notebooks)]
-    for name in names:
+    for number, name in enumerate(names):
+        # Each of its own, since runs that are asked for twice are trained once.
+        rates = [0.001 + (number * experiments + i) / 1e7 for i in range(experiments)]
+        tried = "".join(
+            f"  e{i}:\n    title: the rate {1000 * rate:g} thousandths"
+            + ("\n    parent: e0" if i else "")
+            + (LAYERS.format(filters=2 + i % 7) if i % 2 == 0 else "")
+            + f"\n    optimizer: {{Adam: {{learning_rate: {rate:.7f}}}}}\n"
+            for i, rate in enumerate(rates)
+        )
         (folder / f"config/notebooks/{name}.yaml").write_text(
             "goal: Which rate?\ndataset: shapes\ndefaults:\n  epochs: 10\n"
             "  layers: {Conv2D: {kernel_size: 3, padding: same, activation: relu}}\n"

@@ -175,12 +175,15 @@ def is_open(wildcards):
 def only_if_open(wildcards):
     """Nothing for an open run; for a finished one a file that nothing makes, so that no job can be
     made for it and its files are sources."""
-    return [] if is_open(wildcards) else [str(RESULTS.being_made / "this-run-is-finished")]
+    return (
+        [] if is_open(wildcards) else [str(RESULTS.being_made / "this-run-is-finished")]
+    )
 
 
 def asked_again(wildcards):
     """The request for a finished run to be trained again, if there is one. It is written anew, since
-    small inputs compare by content: else nothing would be done after a failure to keep it."""
+    small inputs compare by content: else nothing would be done after a failure to keep it.
+    """
     request = RESULTS.request(wildcards.run)
     if not request.exists():
         return []
@@ -292,7 +295,9 @@ def maps_of(notebook, experiment):
     if (cam := PLAN.cam(notebook)) is None:
         return {}
     runs = PLAN.runs(notebook)[experiment].items()
-    return {seed: RESULTS.run(run).cam(cam) for seed, run in runs if PLAN.has_pixels(run)}
+    return {
+        seed: RESULTS.run(run).cam(cam) for seed, run in runs if PLAN.has_pixels(run)
+    }
 
 
 def maps_of_run(wildcards):
@@ -308,10 +313,15 @@ def maps_of_other_seeds(wildcards):
 
 def read_files(notebook, *names):
     """Files of a notebook's runs that a stage reads. In a bucket all of them, which are fetched; on
-    a disk only the metrics, which are made of the others: each further one costs time."""
+    a disk only the metrics, which are made of the others: each further one costs time.
+    """
     if bucket.VARIABLE not in os.environ:
         names = ["metrics"]
-    runs = [RESULTS.run(run) for runs in PLAN.runs(notebook).values() for run in runs.values()]
+    runs = [
+        RESULTS.run(run)
+        for runs in PLAN.runs(notebook).values()
+        for run in runs.values()
+    ]
     return [getattr(run, name) for run in runs for name in names]
 
 

@@ -8,7 +8,6 @@ becomes the other.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -65,7 +64,7 @@ class Plan:
         self._bucket, self._gpu = bucket, gpu
         self._digits: dict[tuple[str, str], str] = {}
 
-    @cache  # noqa: B019 (a plan lives as long as its process)
+    @cache
     def spec(self, notebook: str, experiment: str) -> Spec:
         """What an experiment declares."""
         return self.project.spec(notebook, experiment)
@@ -104,13 +103,13 @@ class Plan:
 
     # --- data -------------------------------------------------------------------------------------
 
-    @cache  # noqa: B019
+    @cache
     def identity(self, dataset: str) -> str:
         """The digits of all that decides a data set's pixels, labels and splits."""
         declared, limit = self.project.datasets[dataset], self.project.image_limit
         return data_identity(declared, self.content(dataset), limit)
 
-    @cache  # noqa: B019
+    @cache
     def content(self, dataset: str) -> Content:
         """What a data set's source holds, or held when it was last seen."""
         declared, folder = self.project.datasets[dataset], Path(self.project.settings.data_dir)
@@ -118,7 +117,7 @@ class Plan:
             declared, folder, self._prepared.__contains__, self.project.image_limit
         )
 
-    @cache  # noqa: B019
+    @cache
     def _number(self, dataset: str) -> int:
         """That of today's code, by which a data set is prepared."""
         declared, limit = self.project.datasets[dataset], self.project.image_limit
@@ -139,6 +138,7 @@ class Plan:
             "prepared from"
         )
 
+    @cache
     def data_name(self, notebook: str, *, anew: bool = False) -> str:
         """The prepared file that a notebook's new runs read: the one that its finished runs read,
         while it is there; `anew` the one of today's code."""
@@ -151,13 +151,14 @@ class Plan:
                     return kept["data"]
         return known.get(number, f"{dataset}-{identity}-p{number}")
 
-    @cache  # noqa: B019
+    @cache
     def data_of(self, run: str) -> str:
         """The prepared file that a run reads, or has read."""
         if run not in self.open and (kept := self.store.kept(run)):
             return kept["data"]
         return self.order(run).data
 
+    @cache
     def has_pixels(self, run: str) -> bool:
         """Whether what needs a run's images can be made."""
         return self.can_prepare(self.data_of(run))
@@ -201,6 +202,7 @@ class Plan:
                     found.setdefault(run, []).append(Asked(notebook, experiment, seed))
         return found
 
+    @cache
     def runs(self, notebook: str) -> dict[str, dict[int, str]]:
         """The runs of a notebook, by experiment and seed, but for those that it leaves out."""
         return {
@@ -237,12 +239,13 @@ class Plan:
 
     def _cure(self, run: str, error: ResultError) -> str:
         asked = self._asked(run)
+        command = f"scratchbook retrain {asked.notebook} {asked.experiment} --seed {asked.seed}"
         return (
             f"{error.file}: {error.brief}, and the run was finished; put back what it was, or have "
-            f"it trained again: scratchbook retrain {asked.notebook} {asked.experiment} --seed {asked.seed}"
+            f"it trained again: {command}"
         )
 
-    @cache  # noqa: B019
+    @cache
     def _asked(self, run: str) -> Asked:
         """Who wants a run first; of a run that only others start from, its own experiment."""
         if run in self.wanted:
@@ -254,12 +257,14 @@ class Plan:
                     return Asked(notebook, experiment, int(seed))
         raise ScratchbookError(f"no experiment is declared as the run {run}")
 
+    @cache
     def _initial(self, run: str) -> str | None:
         """The run whose weights a run starts from."""
         asked = self._asked(run)
         start = self.spec(asked.notebook, asked.experiment).get("initial_weights")
         return self.run(asked.notebook, start["experiment"], asked.seed) if start else None
 
+    @cache
     def order(self, run: str) -> Order:
         """What the training of an open run is told. One that has begun goes on as it began."""
         asked = self._asked(run)
@@ -303,6 +308,7 @@ class Plan:
             return None
         return order if order.data in self._names else None
 
+    @cache
     def _resolved(self, what: str, notebook: str, experiment: str) -> str:
         """`auto` as the experiment's finished runs have it, else as the notebook's where this
         machine does that natively, else as this machine does."""
@@ -327,14 +333,17 @@ class Plan:
         on_gpu = self._gpu and bool(list_gpus())
         return {"precision": resolve_precision("auto", on_gpu), "backend": default_backend()}
 
-    def _finished(self, notebook: str, experiment: str | None = None) -> Iterator[Kept]:
+    @cache
+    def _finished(self, notebook: str, experiment: str | None = None) -> list[Kept]:
         """The finished runs of a notebook or of one of its experiments."""
+        found = []
         for name, runs in self.runs(notebook).items():
             if experiment in (None, name):
                 for run in runs.values():
                     with suppress(ResultError):
                         if kept := self.store.kept(run):
-                            yield kept
+                            found.append(kept)
+        return found
 
     # --- pages ------------------------------------------------------------------------------------
 
@@ -400,7 +409,7 @@ class Plan:
             return f"other data for {name}"
         return f"{name} in another precision, backend, number of threads or from other weights"
 
-    @cache  # noqa: B019 (a plan lives as long as its process)
+    @cache
     def _shown(self, notebook: str) -> dict[str, str]:
         """The run of each experiment that a notebook's last page showed, one of its seeds."""
         rows = readable(read_runs, self.results.notebook(notebook).runs) or []

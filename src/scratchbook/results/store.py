@@ -167,6 +167,8 @@ class Store:
         place, before = self.results.run(run), self.results.run(earlier[0])
         self._put_aside(run, place, datetime.now(UTC))
         before.folder.replace(place.folder)
+        for file in place.derived.rglob("*"):
+            os.utime(file)  # so that tables and page are made anew
         self._read.pop(run, None)
         return f"is again the one that was finished {_stamp_of(before.folder.name)}"
 
