@@ -56,6 +56,7 @@ REPORT = str(RESULTS.report) if PROJECT.settings.smoke else "report.html"
 PARTIAL = Path(REPORT).with_suffix(".partial.html")
 # In the folder that holds all it describes; a smoke run is no result to describe.
 CRATE = "ro-crate-metadata.json"
+RECORDS = RESULTS.folder / "records.tar.gz"  # in a bucket, a copy of Snakemake's
 TARGETS = [REPORT] if PROJECT.settings.smoke else [REPORT, CRATE]
 KEEPING = contextlib.ExitStack()
 DRAWING = contextvars.ContextVar("drawing", default=is_drawing())
@@ -76,7 +77,10 @@ def reach_bucket():
     os.environ[bucket.VARIABLE] = bucket.describe_bucket(*place)
     if is_first_process():
         try:
-            bucket.fetch_records(*SNAKEMAKE_RECORDS, RESULTS.records)
+            bucket.fetch_records(*SNAKEMAKE_RECORDS, RECORDS)
+            kept = bucket.Bucket(os.environ[bucket.VARIABLE])
+            if not RESULTS.sources.exists() and (told := kept.read(RESULTS.sources)):
+                write_text(RESULTS.sources, told.decode())
         except Exception as error:
             raise WorkflowError(f"cannot read from {place[1]}: {error}")
 
@@ -85,7 +89,7 @@ def keep_records():
     """Copies Snakemake's records to the bucket, if there is one, until `KEEPING` is closed."""
     if bucket.VARIABLE in os.environ:
         KEEPING.enter_context(
-            bucket.kept_records(*SNAKEMAKE_RECORDS, RESULTS.records, say)
+            bucket.kept_records(*SNAKEMAKE_RECORDS, RECORDS, say)
         )
 
 
@@ -154,6 +158,8 @@ def tidy_up():
     try:
         store.mark()
         store.sweep()
+        if KEPT_IN and RESULTS.sources.exists():
+            KEPT_IN.store(RESULTS.sources, RESULTS.sources)
     except OSError as error:
         raise WorkflowError(f"cannot write under {RESULTS.folder}: {error.strerror}")
 

@@ -122,3 +122,14 @@ def planned(project: Path, *arguments: str) -> set[str]:
         values = re.findall(r"=([^,\s]+)", wildcards[1]) if wildcards else []
         jobs.add(" ".join([rule, "/".join(values)]).strip())
     return jobs - {"all"}
+
+
+def run_of(project: Path, experiment: str, seed: int = 0, notebook: str = "halves") -> str:
+    """Where an experiment's run lies in the store, as it is declared now: `shapes-…/seed0`."""
+    code = (
+        "from scratchbook.cli.chosen import chosen_plan\n"
+        f"print(chosen_plan([{notebook!r}]).run({notebook!r}, {experiment!r}, {seed}))"
+    )
+    answer = run(project, "-c", code)
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout.strip()

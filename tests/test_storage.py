@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import hashlib
 import json
 import logging
 import os
@@ -21,7 +23,7 @@ from typing import Any
 import psutil
 import pytest
 
-from projects import NOTEBOOK, make_project, planned, snakemake
+from projects import NOTEBOOK, make_project, planned, run_of, snakemake
 from scratchbook.bucket import VARIABLE, describe_bucket, kept_state
 
 PATIENCE = 600  # seconds for any one thing on a busy machine
@@ -29,7 +31,7 @@ PATIENCE = 600  # seconds for any one thing on a busy machine
 SLOW = NOTEBOOK.replace("narrow net", "narrow net\n    epochs: 40\n    batch_size: 1")
 ONE = NOTEBOOK[: NOTEBOOK.index("  wide:")] + NOTEBOOK[NOTEBOOK.index("cam:") :]
 ONE = ONE.replace(", wide {wide.test_accuracy:.2f}", "")
-RUN = ["history.csv", "predictions.h5", "run.json", "metrics.json", "cam.h5", "drift.csv"]
+RUN = ["history.csv", "predictions.h5", "run.json", "checksums.json", "derived/metrics.json"]
 
 
 @pytest.fixture
@@ -105,12 +107,14 @@ def expected(run_json: dict[str, dict[str, Any]], notebook_md: str) -> set[str]:
     """The files that a finished project has, by the records of its experiments."""
     figures = re.findall(r"\]\((figures/[^)]+)\)", notebook_md)
     assert figures
-    pages = ["notebook.md", "compare.csv", "comparisons.csv", *figures]
-    names = {"report.html", "ro-crate-metadata.json", "results/data/shapes.h5"}
+    pages = ["notebook.md", "compare.csv", "comparisons.csv", "runs.csv", *figures]
+    names = {"report.html", "ro-crate-metadata.json", "results/sources.json"}
     names |= {f"results/halves/{name}" for name in pages}
     for experiment, run in run_json.items():
+        names.add(f"results/data/{run['data']['file']}.h5")
+        names.add(f"results/halves/drift/{experiment}/seed0.csv")
         files = [*RUN, *(f"checkpoints/{each['file']}" for each in run["checkpoints"])]
-        names |= {f"results/halves/{experiment}/seed0/{name}" for name in files}
+        names |= {f"results/runs/{run['key']}/seed0/{name}" for name in files}
     return names
 
 
@@ -127,7 +131,14 @@ class S3:
         return self.bucket.Object(f"scratchbook/{name}").get()["Body"].read().decode()
 
     def record(self, experiment: str) -> dict[str, Any]:
-        return json.loads(self.read(f"results/halves/{experiment}/seed0/run.json"))
+        """The run.json of an experiment's one run."""
+        rows = csv.DictReader(self.read("results/halves/runs.csv").splitlines())
+        (run,) = (row["run"] for row in rows if row["experiment"] == experiment)
+        return json.loads(self.read(f"results/runs/{run}/run.json"))
+
+
+    def etag(self, name: str) -> str:
+        return self.bucket.Object(f"scratchbook/{name}").e_tag
 
 
 class GCS(S3):
@@ -157,13 +168,14 @@ def finish(project: Path, profile: str, *targets: str) -> str:
 
 def kill_in_training(project: Path, profile: str, kept: S3) -> None:
     """Starts a training and kills it and its Snakemake once the bucket has a state of it."""
-    state = "results/state/halves/narrow/seed0"
+    run = run_of(project, "narrow")
+    state = f"results/state/{run}"
     with (project / "snakemake.log").open("w") as log:
         process = subprocess.Popen(
             [
                 sys.executable, "-m", "snakemake", "--cores", "1",
                 "--workflow-profile", f"profiles/{profile}",
-                "results/halves/narrow/seed0/run.json",
+                f"results/runs/{run}/run.json",
             ],
             cwd=project, stdout=log, stderr=log, start_new_session=True,
             env={**os.environ, "PYTHONPATH": str(project / "src")},
@@ -200,45 +212,97 @@ def test_through_a_bucket_of_s3_a_killed_training_goes_on_in_another_checkout(
     kept = S3(s3)
     first = checkout(tmp_path / "first", "s3", SLOW, s3.meta.client.meta.endpoint_url)
     kill_in_training(first, "s3", kept)
-    assert "results/halves/narrow/seed0/run.json" not in kept.names()
+    narrow = run_of(first, "narrow")
+    assert f"results/runs/{narrow}/run.json" not in kept.names()
 
     second = clone(first, tmp_path / "second")
     told = finish(second, "s3")
     assert told.count("the state of this run is taken from s3://lab/scratchbook/") == 1
-    log = kept.read("results/logs/halves/narrow/seed0/train.log")
+    log = kept.read(f"results/logs/{narrow}/train.log")
     assert re.search(r"going on after epoch \d+", log), log
     records = {name: kept.record(name) for name in ("narrow", "wide")}
     assert expected(records, kept.read("results/halves/notebook.md")) <= kept.names()
     assert not any("state" in name for name in kept.names())
     assert ".snakemake" not in kept.read("report.html")
-    assert "results/halves/wide/seed0/run.json" in kept.read("ro-crate-metadata.json")
+    wide = f"results/runs/{records['wide']['key']}/seed0"
+    assert f"{wide}/run.json" in kept.read("ro-crate-metadata.json")
 
     # The weights are those of an uninterrupted run on a disk.
     local = clone(first, tmp_path / "local")
-    answer = snakemake(local, "results/halves/narrow/seed0/run.json")
+    answer = snakemake(local, f"results/runs/{narrow}/run.json")
     assert answer.returncode == 0, answer.stdout + answer.stderr
-    run = json.loads((local / "results/halves/narrow/seed0/run.json").read_text())
+    run = json.loads((local / f"results/runs/{narrow}/run.json").read_text())
     assert records["narrow"]["weights_sha256"] == run["weights_sha256"]
     assert records["narrow"]["epochs"] == 40
 
-    # A third clone finds all done, makes anew what it changes, and leaves no old checkpoint.
+    # A third clone finds all done, and trains what it changes beside what there is.
     third = clone(first, tmp_path / "third")
     profile = ["--workflow-profile", "profiles/s3"]
     assert planned(third, *profile) == set()
+    before = {name: kept.etag(name) for name in kept.names() if name.startswith("results/runs/")}
     page = third / "config/notebooks/halves.yaml"
     page.write_text(page.read_text().replace("title: a wide net", "title: wide\n    epochs: 1"))
+    other = run_of(third, "wide")
     jobs = planned(third, *profile)
-    assert {job for job in jobs if job.startswith(("train", "prepare"))} == {
-        "train_run halves/wide/0"
-    }
-    finish(third, "s3", "results/halves/wide/seed0/run.json")
-    folder = "results/halves/wide/seed0/checkpoints/"
+    assert {job for job in jobs if job.startswith(("train", "prepare"))} == {f"train_run {other}"}
+    finish(third, "s3", f"results/runs/{other}/run.json")
+    assert {name: kept.etag(name) for name in before} == before
+    folder = f"results/runs/{other}/checkpoints/"
     files = {name.removeprefix(folder) for name in kept.names() if name.startswith(folder)}
-    now = {each["file"] for each in kept.record("wide")["checkpoints"]}
-    assert files - {".snakemake_timestamp"} == now
-    assert len(now) == 1
-    # The first clone learns of it.
-    assert "train_run halves/narrow/0" not in planned(first, *profile)
+    assert len(files - {".snakemake_timestamp"}) == 1
+    # The first clone finds what is as it declares, and so does one without the data.
+    assert planned(first, *profile) == set()
+    shutil.rmtree(first / "data")
+    shutil.rmtree(first / "results", ignore_errors=True)
+    assert planned(first, *profile) == set()
+
+
+@pytest.mark.long
+def test_of_two_snakemakes_with_one_bucket_the_second_finds_what_the_first_has_kept(
+    s3: Any, tmp_path: Path
+) -> None:
+    kept = S3(s3)
+    first = checkout(tmp_path / "first", "s3", ONE, s3.meta.client.meta.endpoint_url)
+    second = clone(first, tmp_path / "second")
+    run = run_of(first, "narrow")
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "snakemake", "--cores", "1", "--workflow-profile",
+             "profiles/s3", f"results/runs/{run}/derived/metrics.json"],
+            cwd=project, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env={**os.environ, "PYTHONPATH": str(project / "src")},
+        )
+        for project in (first, second)
+    ]  # fmt: skip
+    told = [process.communicate(timeout=PATIENCE)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(told)
+    sums = json.loads(kept.read(f"results/runs/{run}/checksums.json"))
+    for name, of_file in sums["files"].items():
+        content = s3.Object(f"scratchbook/results/runs/{run}/{name}").get()["Body"].read()
+        assert hashlib.sha256(content).hexdigest() == of_file["sha256"], name
+
+
+@pytest.mark.long
+def test_in_a_bucket_too_a_run_that_is_trained_again_goes_to_the_earlier_ones(
+    s3: Any, tmp_path: Path
+) -> None:
+    kept = S3(s3)
+    project = checkout(tmp_path / "project", "s3", ONE, s3.meta.client.meta.endpoint_url)
+    finish(project, "s3")
+    run = run_of(project, "narrow")
+    before = kept.read(f"results/runs/{run}/run.json")
+    request = project / f"results/open/{run}.retrain"
+    request.parent.mkdir(parents=True, exist_ok=True)
+    request.write_text(json.dumps({"asked": "2026-11-28T00:00:00+00:00", "prepare": False}))
+    finish(project, "s3")
+    key = run.split("/")[0]
+    (earlier,) = (
+        name for name in kept.names() if re.fullmatch(rf"results/runs/{key}/earlier/.*/run.json", name)
+    )
+    assert kept.read(earlier) == before
+    assert kept.read(f"results/runs/{run}/run.json") != before
+    assert not request.exists()
+    assert planned(project, "--workflow-profile", "profiles/s3") == set()
 
 
 @pytest.mark.long
@@ -262,7 +326,7 @@ def test_of_two_states_of_a_run_the_newer_is_gone_on_with(
     reach(s3.meta.client.meta.endpoint_url, monkeypatch)
     monkeypatch.chdir(tmp_path)
     s3.put_object(Key="scratchbook/report.html", Body=b"")  # the plugin removes an empty bucket
-    folder, said = Path("results/state/halves/wide/seed0"), []
+    folder, said = Path("results/state/shapes-0123456789ab/seed0"), []
 
     def state(epoch: int, written: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
@@ -299,7 +363,7 @@ def test_a_bucket_that_is_not_reached_ends_no_training(
     reach("http://127.0.0.1:1", monkeypatch)
     monkeypatch.chdir(tmp_path)
     said: list[str] = []
-    with kept_state(Path("results/state/halves/wide/seed0"), said.append):
+    with kept_state(Path("results/state/shapes-0123456789ab/seed0"), said.append):
         trained = True
     assert trained
     (line,) = said
