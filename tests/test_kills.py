@@ -16,12 +16,12 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
-import numpy as np
 import psutil
 import pytest
 
-from projects import make_project, snakemake
+from projects import make_project, run_of, snakemake
+from scratchbook.results.paths import Results, RunFiles
+from scratchbook.verification import first_difference
 
 PATIENCE = 600  # seconds for one Snakemake on a busy machine
 EXPERIMENTS = {
@@ -105,14 +105,14 @@ class Kills:
         backend: str = "tensorflow",
     ) -> None:
         self.whole, self.killed = folder / "whole", folder / "killed"
-        self.runs = {name: Path(f"results/halves/{name}/seed0") for name in experiments}
         self.random = random.Random(f"{experiments} {precision} {backend}")
         self.environment = {**os.environ, "KERAS_BACKEND": backend}
         make_project(self.whole, notebook(experiments))
         config = self.whole / "config/config.yaml"
         config.write_text(config.read_text().replace("float32", precision))
-        self.finish(self.whole, "results/data/shapes.h5")
+        self.runs = {name: run_of(self.whole, name) for name in experiments}
         shutil.copytree(self.whole, self.killed, symlinks=True)
+        (self.killed / "snakemake.log").touch()
         self.finish(self.whole)
 
     def start(self, project: Path, *arguments: str) -> subprocess.Popen[bytes]:
@@ -133,7 +133,12 @@ class Kills:
 
     @property
     def targets(self) -> list[str]:
-        return [f"{run}/run.json" for run in self.runs.values()]
+        return [f"results/runs/{run}/run.json" for run in self.runs.values()]
+
+    def is_trained(self, name: str) -> bool:
+        """Whether a run of the killed project is whole, be it in the store or not yet."""
+        results, run = Results(self.killed / "results"), self.runs[name]
+        return any(place.record.exists() for place in (results.run(run), results.trained(run)))
 
     @property
     def log(self) -> str:
@@ -192,10 +197,7 @@ class Kills:
                 if not aim.reached():
                     continue
                 if aim.kind in SIGNALS:
-                    for other in aims.values():
-                        with contextlib.suppress(psutil.NoSuchProcess):
-                            other.training.resume()
-                    hits[aim.kind] += self._end_all(process, SIGNALS[aim.kind])
+                    hits[aim.kind] += self._end_all(process, aims, SIGNALS[aim.kind])
                     return plan[name].pop(0)
                 del aims[name]
                 if self._kill(aim.training, name):
@@ -212,7 +214,7 @@ class Kills:
                 script = Path(*child.cmdline()[-1:])
                 if script.name.endswith("train_run.py") and script.is_file():
                     text = script.read_text()  # holds what Snakemake tells the script
-                    name = next(name for name in self.runs if f"logs/halves/{name}/seed0" in text)
+                    name = next(n for n, run in self.runs.items() if f"logs/{run}/" in text)
                     found[name] = child
         return found
 
@@ -222,33 +224,41 @@ class Kills:
             training, kind,
             epochs=0 if starting else self.random.randint(1, 2),
             delay=self.random.uniform(0, 8 if starting else 0.3),
-            log=self.killed / f"results/logs/halves/{name}/seed0/train.log",
-            state=self.killed / f"results/state/halves/{name}/seed0",
+            log=self.killed / f"results/logs/{self.runs[name]}/train.log",
+            state=self.killed / f"results/state/{self.runs[name]}",
         )  # fmt: skip
 
     def _kill(self, training: psutil.Process, name: str) -> bool:
         """SIGKILL to a training, as when memory runs out; whether it was alive and not done."""
         with contextlib.suppress(psutil.NoSuchProcess):
-            done = (self.killed / self.runs[name] / "run.json").exists()
-            alive = not done and training.status() != psutil.STATUS_ZOMBIE
+            alive = not self.is_trained(name) and training.status() != psutil.STATUS_ZOMBIE
             training.kill()
             training.wait(PATIENCE)
             return alive
         return False
 
-    def _end_all(self, process: subprocess.Popen[bytes], by: signal.Signals) -> int:
+    def _end_all(
+        self, process: subprocess.Popen[bytes], aims: dict[str, Aim], by: signal.Signals
+    ) -> int:
         """A signal to Snakemake and all its jobs at once; how many trainings were not done."""
         trainings = self._trainings(process)
         os.killpg(process.pid, by)
+        for aim in aims.values():  # a suspended one gets the signal when it goes on, not before
+            with contextlib.suppress(psutil.NoSuchProcess):
+                aim.training.resume()
         process.wait(PATIENCE)
         _, alive = psutil.wait_procs(trainings.values(), timeout=PATIENCE)
         assert not alive
-        return sum(not (self.killed / self.runs[name] / "run.json").exists() for name in trainings)
+        return sum(not self.is_trained(name) for name in trainings)
 
     def assert_equal(self) -> None:
         """Weights, history (but for seconds) and predictions are those of the untouched runs."""
         for run in self.runs.values():
-            assert outcome(self.killed / run) == outcome(self.whole / run), run
+            kept, whole = (
+                Results(project / "results").run(run) for project in (self.killed, self.whole)
+            )
+            assert first_difference(whole, kept) == "", run
+            assert checkpoints(whole) == checkpoints(kept), run
         assert not list((self.killed / "results/state").rglob("*.npz"))
 
 
@@ -260,21 +270,12 @@ def epochs_told(log: Path) -> int:
         return 0
 
 
-def outcome(run: Path) -> tuple:
-    record = json.loads((run / "run.json").read_text())
-    rows = [line.split(",") for line in (run / "history.csv").read_text().splitlines()]
-    assert [int(row[0]) for row in rows[1:]] == list(range(1, record["epochs"] + 1))
-    arrays: dict[str, bytes] = {}
-    with h5py.File(run / "predictions.h5") as file:
-        file.visititems(
-            lambda name, item: (
-                arrays.update({name: np.asarray(item).tobytes()})
-                if isinstance(item, h5py.Dataset)
-                else None
-            )
-        )
-    assert arrays
-    return record["weights_sha256"], [row[:-1] for row in rows], arrays, record["checkpoints"]
+def checkpoints(run: RunFiles) -> list[dict]:
+    """What a run says of the weights it kept, which lie there."""
+    record = json.loads(run.record.read_text())
+    told = record["checkpoints"]
+    assert {file.name for file in run.checkpoints.glob("[!.]*")} == {each["file"] for each in told}
+    return told
 
 
 def test_a_training_killed_three_times_is_the_uninterrupted_one(tmp_path: Path) -> None:
@@ -319,7 +320,8 @@ def test_however_often_trainings_are_killed_they_are_the_uninterrupted_ones(
 def test_a_second_snakemake_is_refused_and_one_that_ignores_locks_too(project: Path) -> None:
     notebook = project / "config/notebooks/halves.yaml"
     notebook.write_text(notebook.read_text().replace("epochs: 2", "epochs: 5000"))
-    target = "results/halves/narrow/seed0/run.json"
+    run = run_of(project, "narrow")
+    target = f"results/runs/{run}/run.json"
     with (project / "first.log").open("w") as log:
         first = subprocess.Popen(
             [sys.executable, "-m", "snakemake", "--cores", "1", target],
@@ -327,7 +329,7 @@ def test_a_second_snakemake_is_refused_and_one_that_ignores_locks_too(project: P
             env={**os.environ, "PYTHONPATH": str(project / "src")},
         )  # fmt: skip
     try:
-        state = project / "results/state/halves/narrow/seed0"
+        state = project / f"results/state/{run}"
         while first.poll() is None and not list(state.glob("epoch-*.npz")):
             time.sleep(0.05)
         second = snakemake(project, target)
