@@ -86,7 +86,8 @@ def test_it_runs_from_a_clone_into_another_folder(clone: Path, user: Path) -> No
 def test_a_clone_is_a_module_of_another_workflow(clone: Path, user: Path) -> None:
     (user / "Snakefile").write_text(MODULE.format(snakefile=clone / "workflow/Snakefile") + OWN)
     jobs = planned(user, "--config", "smoke=true")
-    assert {"best", "train_run halves/wide/0"} <= jobs
+    assert "best" in jobs
+    assert sum(job.startswith("train_run ") for job in jobs) == 2
     # The module's own page is a target like any other.
     page = planned(user, "--config", "smoke=true", "--", "results/smoke/report.html")
     assert "write_report" in page

@@ -19,7 +19,15 @@ import psutil
 import pytest
 import yaml
 
-from projects import NOTEBOOK, REPOSITORY, copy_repository, make_project, planned, snakemake
+from projects import (
+    NOTEBOOK,
+    REPOSITORY,
+    copy_repository,
+    make_project,
+    planned,
+    run_of,
+    snakemake,
+)
 
 SCRIPTS = REPOSITORY / "tests/slurm"
 # A test need not wait for a queue, nor for a file system.
@@ -71,7 +79,7 @@ class Job:
     """What Slurm's accounting says of a job."""
 
     number: str
-    comment: str  # "rule_train_run_wildcards_halves_wide_0"
+    comment: str  # "rule_train_run_wildcards_shapes-3f9a0c61d2e8_seed0"
     state: str
     asked: dict[str, str]
     minutes: int
@@ -81,7 +89,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """As in `planned`, "train_run halves/wide/0"; a name in it may have no underscore."""
+        """As in `planned`: "train_run shapes-3f9a0c61d2e8/seed0"."""
         rule, _, wildcards = self.comment.removeprefix("rule_").partition("_wildcards_")
         return f"{rule} {wildcards.replace('_', '/')}"
 
@@ -178,11 +186,12 @@ def test_the_quickstart_runs_on_slurm_and_on_jax_with_no_more_gpu_jobs_than_gpus
     assert at_once(on_gpus) == 2
     assert {job.node for job in on_gpus} == NODES
 
-    runs = list((project / "results/little-data").glob("*/seed*/run.json"))
+    runs = list((project / "results/runs").glob("digits-*/seed*/run.json"))
     assert len(runs) == 8
     assert {json.loads(run.read_text())["backend"] for run in runs} == {"jax"}
     # The log of a job is where a local run's is, and a local run has nothing to add.
-    assert (project / "results/logs/little-data/few/seed1/train.log").stat().st_size > 0
+    few = run_of(project, "few", 1, "little-data")
+    assert (project / f"results/logs/{few}/train.log").stat().st_size > 0
     again = snakemake(project, "--dry-run")
     assert "Nothing to be done" in again.stdout + again.stderr
 
@@ -193,7 +202,7 @@ def wait_in_the_third_epoch(done, total):
     import os, time
     state = Path(snakemake.params.state)
     if snakemake.resources.mem_mb == 6000 and done > 1 and (state / "epoch-000002.npz").exists():
-        told = Path(f"held-{experiment}")
+        told = Path(f"held-{order.experiment}")
         told.with_suffix(".part").write_text(
             f"{os.environ['SLURM_JOB_ID']} {os.environ['SLURMD_NODENAME']} "
             f"{os.environ['CUDA_VISIBLE_DEVICES']}"
@@ -212,8 +221,9 @@ def test_what_a_time_limit_and_an_scancel_stop_goes_on_elsewhere_and_ends_as_a_l
     slurm: None, tmp_path: Path
 ) -> None:
     notebook = NOTEBOOK.replace("epochs: 2", "epochs: 5")
-    targets = [f"results/halves/{name}/seed0/run.json" for name in ("narrow", "wide")]
     project = make_project(tmp_path / "project", notebook)
+    runs = {name: run_of(project, name) for name in ("narrow", "wide")}
+    targets = [f"results/runs/{run}/run.json" for run in runs.values()]
     script = project / "workflow/scripts/train_run.py"
     text = script.read_text()
     for old, new in [
@@ -225,7 +235,7 @@ def test_what_a_time_limit_and_an_scancel_stop_goes_on_elsewhere_and_ends_as_a_l
     script.write_text(text)
 
     def attempts(experiment: str) -> list[Job]:
-        return [job for job in jobs_of(project) if job.name == f"train_run halves/{experiment}/0"]
+        return [job for job in jobs_of(project) if job.name == f"train_run {runs[experiment]}"]
 
     with snakemake_on_slurm(project, *targets) as process:
         held = [project / "held-narrow", project / "held-wide"]
@@ -257,10 +267,10 @@ def test_what_a_time_limit_and_an_scancel_stop_goes_on_elsewhere_and_ends_as_a_l
         assert (first.state, second.state) == (state, "COMPLETED")
         assert (first.minutes, second.minutes) == (1 if name == "narrow" else 720, 1440)
         assert (first.asked["mem"], second.asked["mem"]) == ("6000M", "12000M")
-        log = (project / f"results/logs/halves/{name}/seed0/train.log").read_text()
+        log = (project / f"results/logs/{runs[name]}/train.log").read_text()
         assert "going on after epoch 2" in log
         here, there = (
-            json.loads((folder / f"results/halves/{name}/seed0/run.json").read_text())
+            json.loads((folder / f"results/runs/{runs[name]}/run.json").read_text())
             for folder in (project, local)
         )
         assert here["weights_sha256"] == there["weights_sha256"]

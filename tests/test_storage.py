@@ -136,7 +136,6 @@ class S3:
         (run,) = (row["run"] for row in rows if row["experiment"] == experiment)
         return json.loads(self.read(f"results/runs/{run}/run.json"))
 
-
     def etag(self, name: str) -> str:
         return self.bucket.Object(f"scratchbook/{name}").e_tag
 
@@ -297,7 +296,9 @@ def test_in_a_bucket_too_a_run_that_is_trained_again_goes_to_the_earlier_ones(
     finish(project, "s3")
     key = run.split("/")[0]
     (earlier,) = (
-        name for name in kept.names() if re.fullmatch(rf"results/runs/{key}/earlier/.*/run.json", name)
+        name
+        for name in kept.names()
+        if re.fullmatch(rf"results/runs/{key}/earlier/.*/run.json", name)
     )
     assert kept.read(earlier) == before
     assert kept.read(f"results/runs/{run}/run.json") != before
