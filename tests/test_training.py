@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import itertools
 import json
 import math
@@ -18,7 +19,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -31,10 +32,15 @@ from scratchbook import models
 from scratchbook.config.keras_api import keras_api
 from scratchbook.data.rows import run_rows, sample_rows
 from scratchbook.errors import ScratchbookError
+from scratchbook.evaluation import evaluate
+from scratchbook.keys import digits_of
 from scratchbook.models.whitening import whitening_filters
+from scratchbook.results.hdf5 import open_predictions
 from scratchbook.results.paths import RunFiles
+from scratchbook.results.reading import read_record
 from scratchbook.training.loop import epoch_order, measure, penalty, predict_logits
 from scratchbook.training.losses import loss_function
+from scratchbook.training.numbers import TRAINING
 from scratchbook.training.order import Listener, Order
 from scratchbook.training.run import train_run
 from scratchbook.training.state import RunState, Snapshot, check_space
@@ -60,6 +66,10 @@ SPEC: dict[str, Any] = {
 class Data(SimpleNamespace):
     """Prepared data in memory: 60 noise images of three classes."""
 
+    @property
+    def arrays_sha256(self) -> str:
+        return hashlib.sha256(self.images.tobytes() + self.labels.tobytes()).hexdigest()
+
     def indices(self, split: str) -> np.ndarray:
         return np.flatnonzero(self.split == ["train", "validation", "test"].index(split))
 
@@ -72,7 +82,10 @@ def data() -> Data:
         :, None, None, None
     ].astype(np.uint8)
     split = np.repeat([0, 1, 2], [40, 10, 10]).astype(np.uint8)
-    return Data(images=images, labels=labels, split=split, class_names=["a", "b", "c"], sha256="0")
+    return Data(
+        images=images, labels=labels, split=split, class_names=["a", "b", "c"], sha256="0",
+        preparing=1,
+    )  # fmt: skip
 
 
 class Told(Listener):
@@ -106,12 +119,23 @@ def train(
     console = console or Told(lines if lines is not None else [], stop_after)
     hardware = {"cpu": cpu, "cores": 1, "memory_gb": None, "gpus": [], "threads": threads,
                 "platform": "a platform"}  # fmt: skip
+    order = Order(
+        f"noise-{digits_of(spec)}", "n", "e", spec, seed, precision, "tensorflow", threads,
+        keep_epochs={2: ["cam"]}, data="noise-0-p1",
+        initial=initial_run and f"{read_record(initial_run)['key']}/seed{seed}",
+    )  # fmt: skip
     try:
         train_run(
-            Order("n", "e", spec, seed, precision, keep_epochs={2: ["cam"]}), data,
-            RunFiles(folder), folder / "state", hardware=hardware, code=folder, pretrained=Path(),
-            initial_run=initial_run, console=console,
-        )  # fmt: skip
+            order,
+            data,
+            RunFiles(folder),
+            folder / "state",
+            hardware=hardware,
+            code=folder,
+            pretrained=Path(),
+            initial_run=initial_run,
+            console=console,
+        )
     except Told.Killed:
         return None
     return json.loads(RunFiles(folder).record.read_text())
@@ -313,7 +337,21 @@ def test_a_killed_and_resumed_run_equals_the_uninterrupted_one_to_the_bit(
     train(tmp_path / "killed", data, spec, precision=precision, lines=lines)
     assert "going on after epoch 3" in lines
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
-    assert not (tmp_path / "killed/state").exists()
+
+
+def test_the_state_outlives_the_run_whose_files_are_written_from_it_again(
+    tmp_path: Path, data: Data
+) -> None:
+    train(tmp_path, data, SPEC)
+    whole = outcome(tmp_path)
+    shutil.rmtree(tmp_path / "checkpoints")
+    for name in ("run.json", "history.csv", "predictions.h5"):
+        (tmp_path / name).unlink()
+    lines: list[str] = []
+    assert train(tmp_path, data, SPEC, lines=lines) is not None
+    assert "going on after epoch 4" in lines
+    assert not any(line.startswith("epoch ") for line in lines)
+    assert outcome(tmp_path) == whole
 
 
 def test_a_killed_and_resumed_warm_start_equals_the_uninterrupted_one_to_the_bit(
@@ -525,16 +563,17 @@ def test_states_beyond_repair_start_anew(tmp_path: Path, data: Data, damage: byt
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("what", ["precision", "spec", "threads", "data"])
+@pytest.mark.parametrize("what", ["precision", "key", "seed", "threads", "data"])
 def test_a_state_of_another_run_is_not_gone_on_with(tmp_path: Path, data: Data, what: str) -> None:
     lines: list[str] = []
     train(tmp_path, data, SPEC, stop_after=2, lines=lines)
-    changed = {"spec": SPEC | {"batch_size": 4}}.get(what, SPEC)
+    changed = {"key": SPEC | {"batch_size": 4}}.get(what, SPEC)
     if what == "data":  # of the same source and shape, but decoded in another way
         data.images = data.images[..., ::-1]
     train(
         tmp_path, data, changed, lines=lines, threads=2 if what == "threads" else 1,
         precision="mixed_bfloat16" if what == "precision" else "float32",
+        seed=4 if what == "seed" else 3,
     )  # fmt: skip
     assert any(line.startswith("starting anew") and what in line for line in lines)
     assert not any(line.startswith("going on") for line in lines)
@@ -558,11 +597,103 @@ def test_the_best_last_and_wanted_weights_are_kept_and_nothing_else(
     model.load_weights(tmp_path / "checkpoints" / best["file"])
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_says_where(tmp_path: Path, data: Data) -> None:
-    wild = SPEC | {"optimizer": {"class_name": "SGD", "config": {"learning_rate": 1e30}}}
-    with pytest.raises(ScratchbookError, match=r"epoch \d+, batch \d+ of 5; a lower learning rate"):
-        train(tmp_path, data, wild)
-    assert not (tmp_path / "run.json").exists()
+def wild(epoch: int, rate: float = 1e30) -> dict[str, Any]:
+    """A spec whose loss becomes no number in that epoch."""
+    before = {"warm_up": 0, "decay": "step", "every": epoch - 1, "factor": rate / 0.01}
+    return SPEC | {
+        "optimizer": {
+            "class_name": "SGD",
+            "config": {"learning_rate": rate if epoch == 1 else 0.01, "momentum": 0.9},
+        },
+        **({"schedule": before} if epoch > 1 else {}),
+    }
+
+
+def test_a_run_that_diverges_is_what_it_was_after_its_last_whole_epoch(
+    tmp_path: Path, data: Data
+) -> None:
+    lines: list[str] = []
+    run = train(tmp_path / "wild", data, wild(4), lines=lines)
+    tame = train(tmp_path / "tame", data, wild(4) | {"epochs": 3})
+    assert run is not None
+    assert tame is not None
+    assert (run["diverged"], run["epochs"]) == (4, 3)
+    assert "diverged" not in tame
+    assert any("in epoch 4, batch " in x and "the run diverged; a lower" in x for x in lines)
+    assert outcome(tmp_path / "wild") == outcome(tmp_path / "tame")
+    model = models.build(SPEC, (8, 8, 3))
+    for entry in run["checkpoints"]:
+        model.load_weights(tmp_path / "wild/checkpoints" / entry["file"])
+        assert all(np.isfinite(weights).all() for weights in model.get_weights())
+    with open_predictions(tmp_path / "wild/predictions.h5") as said:
+        assert (said.diverged, said.epoch("last"), said.is_empty) == (4, 3, False)
+    assert evaluate(tmp_path / "wild/predictions.h5")["diverged"] == 4
+
+
+@pytest.mark.parametrize("stops", [[1], [1, 2], [3]])
+def test_a_run_is_resumed_through_its_divergence_to_the_bit(
+    tmp_path: Path, data: Data, stops: list[int]
+) -> None:
+    train(tmp_path / "whole", data, wild(4))
+    for epoch in stops:
+        train(tmp_path / "killed", data, wild(4), stop_after=epoch)
+    run = train(tmp_path / "killed", data, wild(4))
+    assert run is not None
+    assert run["diverged"] == 4
+    assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
+
+
+def test_a_run_that_diverged_is_written_again_from_its_state_without_training(
+    tmp_path: Path, data: Data
+) -> None:
+    first = train(tmp_path, data, wild(3))
+    whole = outcome(tmp_path)
+    shutil.rmtree(tmp_path / "checkpoints")
+    lines: list[str] = []
+    again = train(tmp_path, data, wild(3), lines=lines)
+    assert first is not None
+    assert again is not None
+    assert first["diverged"] == again["diverged"] == 3
+    assert outcome(tmp_path) == whole
+    assert not any("the loss became" in line for line in lines)
+
+
+def test_a_run_that_diverges_in_its_first_epoch_is_whole_and_empty(
+    tmp_path: Path, data: Data
+) -> None:
+    run = train(tmp_path, data, wild(1))
+    assert run is not None
+    assert (run["diverged"], run["epochs"], run["best_epoch"]) == (1, 0, 0)
+    assert run["weights_sha256"] == {"best": "", "final": ""}
+    assert run["checkpoints"] == list((tmp_path / "checkpoints").iterdir()) == []
+    assert read_record(RunFiles(tmp_path)) == run
+    assert len((tmp_path / "history.csv").read_text().splitlines()) == 1
+    with open_predictions(tmp_path / "predictions.h5") as said:
+        assert (said.is_empty, said.diverged, said.class_names) == (True, 1, ["a", "b", "c"])
+        assert said.arrays() == {}
+    metrics = evaluate(tmp_path / "predictions.h5")
+    assert (metrics["diverged"], metrics["splits"]) == (1, {})
+
+
+def test_a_run_that_starts_from_one_that_diverged_is_finished_as_diverged_and_trains_nothing(
+    tmp_path: Path, data: Data
+) -> None:
+    for epoch in (1, 3):  # with and without weights to start from
+        first, second = tmp_path / f"first{epoch}", tmp_path / f"second{epoch}"
+        before = train(first, data, wild(epoch))
+        assert before is not None
+        lines: list[str] = []
+        start = {"initial_weights": {"experiment": "first", "checkpoint": "last"}}
+        run = train(second, data, SPEC | start, initial_run=RunFiles(first), lines=lines)
+        assert run is not None
+        assert (run["diverged"], run["epochs"], run["checkpoints"]) == (0, 0, [])
+        assert run["spec"] == SPEC | start
+        assert run["initial"]["run"] == f"{before['key']}/seed3"
+        assert any("diverged" in line and before["key"] in line for line in lines)
+        assert not any(line.startswith("epoch ") for line in lines)
+        assert read_record(RunFiles(second)) == run
+        with open_predictions(second / "predictions.h5") as said:
+            assert (said.is_empty, said.diverged) == (True, 0)
 
 
 @pytest.mark.parametrize(
@@ -670,7 +801,7 @@ def test_the_disk_that_a_run_needs_is_said_and_must_be_free(
     monkeypatch.setattr(
         shutil, "disk_usage", lambda _: SimpleNamespace(total=10**9, used=10**9, free=1000)
     )
-    with pytest.raises(ScratchbookError, match=r"has 2\.\d kB for a run that takes 35\.\d kB"):
+    with pytest.raises(ScratchbookError, match=r"has 1\.\d kB for a run that takes 35\.\d kB"):
         train(tmp_path / "tight", data, SPEC)
 
 
@@ -823,6 +954,23 @@ def test_run_json_tells_what_the_run_was_made_from(
 
     data.sha256 = "1"
     assert (first["data"]["sha256"], record("other")["data"]["sha256"]) == ("0", "1")
+    pixels = first["data"]["arrays_sha256"]
+    assert pixels == data.arrays_sha256
+    assert (first["data"]["file"], first["preparing"]) == ("noise-0-p1", 1)
+    assert first["key"] == f"noise-{digits_of(short)}"
+    assert (first["device"], first["backend"]) == ("a CPU", "tensorflow")
+    assert first["training"].items() <= TRAINING.items()
+    assert "augmentation" not in first["training"]
+    whitened = record("other", spec={"layers": WHITENED["layers"], "train_samples": 20})
+    assert whitened["training"].keys() - first["training"].keys() == {"whitening", "samples"}
+    assert "initial" not in first
+    start = {"initial_weights": {"experiment": "first", "checkpoint": "last"}}
+    warm = record("other", spec=start, initial_run=RunFiles(tmp_path / "first"))
+    (kept,) = (tmp_path / "first/checkpoints").iterdir()
+    assert warm["initial"] == {
+        "run": f"{first['key']}/seed3", "epoch": 1,
+        "weights_sha256": hashlib.sha256(kept.read_bytes()).hexdigest(),
+    }  # fmt: skip
     version = metadata.version
     monkeypatch.setattr(metadata, "version", lambda n: "0.0" if n == "h5py" else version(n))
     assert first["packages"]["h5py"] == version("h5py")
@@ -833,14 +981,11 @@ def test_a_state_made_by_other_code_is_not_gone_on_with(
     tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines: list[str] = []
-    module = ModuleType("scratchbook.edited")
-    module.__file__ = str(tmp_path / "edited.py")
-    monkeypatch.setitem(sys.modules, "scratchbook.edited", module)
-    (tmp_path / "edited.py").write_text("rate = 1")
     train(tmp_path, data, SPEC, stop_after=1, lines=lines)
+    monkeypatch.setitem(TRAINING, "schedules", TRAINING["schedules"] + 1)  # which it has none of
     train(tmp_path, data, SPEC, stop_after=2, lines=lines)
     assert lines.count("going on after epoch 1") == 1
-    (tmp_path / "edited.py").write_text("rate = 2")
+    monkeypatch.setitem(TRAINING, "loop", TRAINING["loop"] + 1)
     train(tmp_path, data, SPEC, lines=lines)
     assert any(line.startswith("starting anew") and "code" in line for line in lines)
 
