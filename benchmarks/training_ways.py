@@ -76,7 +76,18 @@ def scratchbook_run(task: dict[str, Any], pace: Pace) -> None:
 
     spec = task["spec"] | {"train_samples": images, "epochs": 10_000}
     train_run(
-        Order("benchmark", task["case"], spec, 0, precision, keep_epochs={}),
+        Order(
+            key=task["case"],
+            notebook="benchmark",
+            experiment=task["case"],
+            spec=spec,
+            seed=0,
+            precision=precision,
+            backend="tensorflow",
+            threads=CORES,
+            keep_epochs={},
+            data=prepared.path.stem,
+        ),
         prepared,
         RunFiles(folder),
         folder / "state",

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from projects import NOTEBOOK, REPOSITORY, make_project, snakemake
+from projects import NOTEBOOK, REPOSITORY, make_project, make_shapes, run_of, snakemake
 from result_trees import copy_experiment, make_page, make_results
 from scratchbook.comparison import compare, write_comparison
 from scratchbook.config import project as project_module
 from scratchbook.config.project import Project, load_project
 from scratchbook.models import checks
+from scratchbook.plan import Plan
 from scratchbook.report.html import write_page
 from scratchbook.report.loading import load_notebook
 from scratchbook.report.markdown import notebook_markdown
@@ -71,14 +72,22 @@ def declare(folder: Path, notebooks: int, experiments: int) -> Path:
 
 
 def ask(project: Project) -> None:
-    """What the jobs of every run ask."""
-    for name, notebook in project.notebooks.items():
-        for experiment in notebook.experiments:
-            project.spec(name, experiment)
-            project.kept_epochs(name, experiment)
-            project.threads(name, experiment)
-            project.cam(name)
-        project.page(name)
+    """What the jobs of every run ask, none of which is finished."""
+    plan = Plan(project, gpu=False)
+    assert plan.news()
+    for run in plan.open:
+        plan.order(run).plain()
+        plan.has_pixels(run)
+    for name in project.notebooks:
+        plan.cam(name)
+        plan.page(name)
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where results and data are looked for: a folder of shapes, and no results."""
+    monkeypatch.chdir(tmp_path)
+    make_shapes(tmp_path / "data/shapes", images_a_class=3)
 
 
 @pytest.mark.parametrize("shape", [(1, 60), (6, 10)], ids=["wide", "many"])
@@ -106,18 +115,22 @@ def test_each_file_of_a_set_is_read_once(tmp_path: Path, monkeypatch: pytest.Mon
     assert sorted(read) == ["config.yaml", "datasets.yaml", "n0.yaml", "n1.yaml", "n2.yaml"]
 
 
-def test_a_job_in_its_own_process_reads_only_its_notebook(tmp_path: Path) -> None:
+def test_a_job_in_its_own_process_reads_its_order_and_no_notebook(tmp_path: Path) -> None:
     project = make_project(tmp_path / "project")
-    (project / "config/notebooks/other.yaml").write_text(NOTEBOOK.replace("goal", "gaol", 1))
-    (project / "results/data").mkdir(parents=True)
-    (project / "results/data/shapes.h5").touch()
-    both = ["--config", "notebooks=[halves,other]"]
-    whole = snakemake(project, "--dry-run", *both)
+    run = run_of(project, "wide")
+    answer = snakemake(project, f"results/open/{run}.order.json")
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    order = json.loads((project / f"results/open/{run}.order.json").read_text())
+    prepared = project / f"results/data/{order['data']}.h5"
+    prepared.parent.mkdir(parents=True)
+    prepared.touch()
+    (project / "config/notebooks/halves.yaml").write_text(NOTEBOOK.replace("goal", "gaol", 1))
+    whole = snakemake(project, "--dry-run")
     assert whole.returncode == 1
     assert "gaol" in whole.stdout + whole.stderr
     job = snakemake(
         project, "--dry-run", "--mode", "remote", "--nolock", "--allowed-rules", "train_run",
-        "--target-jobs", "train_run:notebook=halves,experiment=wide,seed=0", *both,
+        "--target-jobs", f"train_run:run={run}",
     )  # fmt: skip
     assert job.returncode == 0, job.stdout + job.stderr
     assert "rule train_run" in job.stdout + job.stderr

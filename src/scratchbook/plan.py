@@ -8,6 +8,7 @@ becomes the other.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -62,7 +63,6 @@ class Plan:
         self.store = Store(project.results, bucket)
         self.sources = Sources(project.results.sources)
         self._bucket, self._gpu = bucket, gpu
-        self._digits: dict[tuple[str, str], str] = {}
 
     @cache
     def spec(self, notebook: str, experiment: str) -> Spec:
@@ -77,24 +77,26 @@ class Plan:
 
     def key(self, notebook: str, experiment: str) -> str:
         """An experiment's key, as it is declared now."""
-        digits = self._digits_of(notebook, experiment)
+        digits = self._digits(notebook)[experiment]
         return self.store.key(self.project.notebooks[notebook].dataset, digits)
 
-    def _digits_of(self, notebook: str, experiment: str) -> str:
-        names = notebook, experiment
-        if names not in self._digits:
-            spec = self.spec(*names)
-            start = spec.get("initial_weights")
-            self._digits[names] = run_key(
+    @cache
+    def _digits(self, notebook: str) -> dict[str, str]:
+        """The digits of each experiment's key."""
+
+        def digits(experiment: str, initial: str | None) -> str:
+            spec = self.spec(notebook, experiment)
+            return run_key(
                 spec,
                 data=self.identity(spec["dataset"]),
                 precision=self.project.precision(notebook),
                 backend=self.project.backend(notebook),
-                threads=self.project.threads(*names),
+                threads=self.project.threads(notebook, experiment),
                 pretrained=self.pretrained(spec),
-                initial=self._digits_of(notebook, start["experiment"]) if start else None,
+                initial=initial,
             )
-        return self._digits[names]
+
+        return _starts_first(self.project, notebook, digits)
 
     def pretrained(self, spec: Spec) -> dict[str, str]:
         """What the weights are that a spec's backbones start from."""
@@ -336,13 +338,12 @@ class Plan:
     @cache
     def _finished(self, notebook: str, experiment: str | None = None) -> list[Kept]:
         """The finished runs of a notebook or of one of its experiments."""
-        found = []
-        for name, runs in self.runs(notebook).items():
-            if experiment in (None, name):
-                for run in runs.values():
-                    with suppress(ResultError):
-                        if kept := self.store.kept(run):
-                            found.append(kept)
+        every, found = self.runs(notebook), []
+        for name in every if experiment is None else [experiment]:
+            for run in every[name].values():
+                with suppress(ResultError):
+                    if kept := self.store.kept(run):
+                        found.append(kept)
         return found
 
     # --- pages ------------------------------------------------------------------------------------
@@ -418,24 +419,36 @@ class Plan:
 
 def twins(project: Project, notebook: str) -> dict[str, str]:
     """Experiments of a notebook that are the same run as one before them, {second: first}. It needs
-    neither data nor results: what both have in common is left out."""
+    neither data nor results: what all have in common is left out."""
+
+    def digits(experiment: str, initial: str | None) -> str:
+        threads = project.threads(notebook, experiment)
+        return run_key(
+            project.spec(notebook, experiment), data="", precision="auto", backend="auto",
+            threads=threads, pretrained={}, initial=initial,
+        )  # fmt: skip
+
     first: dict[str, str] = {}
-    digits: dict[str, str] = {}
+    of_all = _starts_first(project, notebook, digits)
+    known = {name: first.setdefault(of_all[name], name) for name in of_all}
+    return {name: same for name, same in known.items() if same != name}
+
+
+def _starts_first(
+    project: Project, notebook: str, digits: Callable[[str, str | None], str]
+) -> dict[str, str]:
+    """What `digits` makes of each experiment and of the digits of the one that it starts from."""
+    experiments = project.notebooks[notebook].experiments
+    starts = {
+        name: one.initial_weights.experiment if one.initial_weights else None
+        for name, one in experiments.items()
+    }
     found: dict[str, str] = {}
-
-    def digits_of(experiment: str) -> str:
-        if experiment not in digits:
-            spec = project.spec(notebook, experiment)
-            start = spec.get("initial_weights")
-            digits[experiment] = run_key(
-                spec, data="", precision="auto", backend="auto", pretrained={},
-                threads=project.threads(notebook, experiment),
-                initial=digits_of(start["experiment"]) if start else None,
-            )  # fmt: skip
-        return digits[experiment]
-
-    for experiment in project.notebooks[notebook].experiments:
-        same = first.setdefault(digits_of(experiment), experiment)
-        if same != experiment:
-            found[experiment] = same
-    return found
+    for name in experiments:
+        chain = [name]
+        while chain[-1] not in found and (start := starts[chain[-1]]):
+            chain.append(start)
+        for one in reversed(chain):
+            if one not in found:
+                found[one] = digits(one, found.get(starts[one] or ""))
+    return {name: found[name] for name in experiments}
