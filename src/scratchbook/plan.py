@@ -111,6 +111,15 @@ class Plan:
         declared, limit = self.project.datasets[dataset], self.project.image_limit
         return data_identity(declared, self.content(dataset), limit)
 
+    def lacks_data(self, notebook: str) -> str | None:
+        """Why a notebook's runs cannot be told: its data are nowhere, and never were seen. None
+        where they can."""
+        try:
+            self.identity(self.project.notebooks[notebook].dataset)
+        except ScratchbookError as error:
+            return str(error)
+        return None
+
     @cache
     def content(self, dataset: str) -> Content:
         """What a data set's source holds, or held when it was last seen."""
@@ -204,14 +213,18 @@ class Plan:
                     found.setdefault(run, []).append(Asked(notebook, experiment, seed))
         return found
 
+    def seeds(self, notebook: str, experiment: str) -> list[int]:
+        """An experiment's seeds, but for those that its notebook leaves out."""
+        left_out = self.project.left_out(notebook, experiment)
+        return [seed for seed in self.project.seeds(notebook) if seed not in left_out]
+
     @cache
     def runs(self, notebook: str) -> dict[str, dict[int, str]]:
         """The runs of a notebook, by experiment and seed, but for those that it leaves out."""
         return {
             experiment: {
                 seed: self.run(notebook, experiment, seed)
-                for seed in self.project.seeds(notebook)
-                if seed not in self.project.left_out(notebook, experiment)
+                for seed in self.seeds(notebook, experiment)
             }
             for experiment in self.project.notebooks[notebook].experiments
         }
@@ -357,6 +370,8 @@ class Plan:
         return self._filled_in(self.project.page(notebook))
 
     def _filled_in(self, trial: AnyTrial) -> AnyTrial:
+        if self.lacks_data(trial["name"]):
+            return trial  # and so without runs
         runs = self.runs(trial["name"])
         trial["data"] = self.data_name(trial["name"])
         for experiment in trial["experiments"]:

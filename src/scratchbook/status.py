@@ -51,20 +51,27 @@ def run_statuses(plan: Plan, notebooks: Iterable[str], now: float) -> list[RunSt
         notebooks: whose runs.
         now: seconds since 1970, to tell how long a job has told nothing.
     """
-    return [
-        _run_status(plan, run, RunStatus(
-            notebook, experiment, seed, "waiting", plan.spec(notebook, experiment)["epochs"]
-        ), now)
-        for notebook in notebooks
-        for experiment, runs in plan.runs(notebook).items()
-        for seed, run in runs.items()
-    ]  # fmt: skip
+    rows = []
+    for notebook in notebooks:
+        lacking = plan.lacks_data(notebook)
+        for experiment in plan.project.notebooks[notebook].experiments:
+            epochs = plan.spec(notebook, experiment)["epochs"]
+            for seed in plan.seeds(notebook, experiment):
+                row = RunStatus(notebook, experiment, seed, "waiting", epochs)
+                if lacking:
+                    rows.append(replace(row, detail="its data are not there"))
+                else:
+                    run = plan.run(notebook, experiment, seed)
+                    rows.append(_run_status(plan, run, row, now))
+    return rows
 
 
 def mixed_answers(plan: Plan, notebooks: Iterable[str]) -> list[str]:
     """A line for each thing that a notebook's finished runs differ in and nobody asked for."""
     lines = []
     for notebook in notebooks:
+        if plan.lacks_data(notebook):
+            continue
         records = {
             f"{experiment} seed {seed}": record
             for experiment, runs in plan.runs(notebook).items()

@@ -36,7 +36,8 @@ def run(given: argparse.Namespace) -> None:
         wrong += [f"{CONFIG / 'notebooks' / name}.yaml: {mistake}" for mistake in mistakes]
         for experiment, declared in notebook.experiments.items():
             network, recorded = networks.get(experiment), declared.recorded
-            runs = [plan.results.run(run) for run in plan.runs(name)[experiment].values()]
+            known = {} if plan.lacks_data(name) else plan.runs(name)[experiment]
+            runs = [plan.results.run(run) for run in known.values()]
             rows.append((
                 name, experiment, network["id"] if network else "–",
                 cell(network and network["parameters"]["total"], ","),

@@ -31,7 +31,8 @@ def run(given: argparse.Namespace) -> None:
     from scratchbook.report.partial import missing_runs, write_partial_page
 
     pages = [plan.page(name) for name in names]
-    missing = missing_runs(pages, plan.results)
+    lacking = [told for name in names if (told := plan.lacks_data(name))]
+    missing = [*lacking, *missing_runs(pages, plan.results)]
     if missing and not given.partial:
         more = len(missing) - TOLD
         told = [*missing[:TOLD], f"and {more} more"] if more > 0 else missing

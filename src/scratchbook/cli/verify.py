@@ -32,7 +32,7 @@ def run(given: argparse.Namespace) -> int:
 
     wrong, pretrained = 0, Path(project.settings.data_dir)
     for experiment in given.experiments or known:
-        for seed in given.seeds or project.seeds(given.notebook):
+        for seed in given.seeds or plan.seeds(given.notebook, experiment):
             run = plan.results.run(plan.run(given.notebook, experiment, seed))
             with tempfile.TemporaryDirectory(prefix="scratchbook-verify-") as scratch:
                 try:

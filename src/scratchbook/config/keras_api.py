@@ -100,9 +100,12 @@ def describe_defaults(frozen: dict[str, dict[str, Any]]) -> dict[str, dict[str, 
                 for argument in signature.parameters.values()
                 if argument.name in known - {"name"} and argument.default is not argument.empty
             }
+            if kind == "layer":
+                defaults["trainable"] = True
             if kind == "optimizer":
                 defaults["decay"] = 0.0
-            found[name] = defaults | found.get(name, {})
+            there = found.setdefault(name, {})
+            there |= {key: value for key, value in defaults.items() if key not in there}
     return dict(sorted(found.items()))
 
 

@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Iterable
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,17 +117,22 @@ class Store:
             now: when it was finished.
         """
         request = self.results.request(run)
-        if _whole(place) and not request.exists():
+        there = _whole(place)
+        if there and not request.exists():
             return  # a job that was started twice
         new = place.folder.with_name(f".partial-{os.getpid()}-{place.folder.name}")
         shutil.rmtree(new, ignore_errors=True)
         try:
             shutil.copytree(trained.folder, new, copy_function=link_file, ignore=_of_snakemake)
-            write_json(RunFiles(new).checksums, _sums(RunFiles(new), now))
-            for file in new.rglob("*"):
+            sums = _sums(RunFiles(new), now)
+            # Put there by a job that was killed before it took the request away.
+            is_there = there is not None and there["files"] == sums["files"]
+            write_json(RunFiles(new).checksums, sums)
+            for file in (place.folder if is_there else new).rglob("*"):
                 os.utime(file)
-            self._put_aside(run, place, now)
-            new.replace(place.folder)
+            if not is_there:
+                self._put_aside(run, place, now)
+                new.replace(place.folder)
         finally:
             shutil.rmtree(new, ignore_errors=True)
         request.unlink(missing_ok=True)
@@ -161,7 +166,8 @@ class Store:
         if request.exists():
             request.unlink()
             self.clear(run)
-            return "is not trained again"
+            if _whole(self.results.run(run)) or not self.earlier(run):
+                return "is not trained again"
         if not (earlier := self.earlier(run)):
             return None
         place, before = self.results.run(run), self.results.run(earlier[0])
@@ -208,10 +214,14 @@ class Store:
         with suppress(DamagedError):
             if kept := _sums_of(place):
                 now = datetime.fromisoformat(kept["finished"])
-        aside = earlier_place(place, now)
-        if aside.exists():  # put there by a job that then was killed; Snakemake took it back
-            shutil.rmtree(place.folder)
-            return
+        while (aside := earlier_place(place, now)).exists():
+            if _same_sums(place, RunFiles(aside)):
+                # Put there by a job that then was killed; Snakemake took it back.
+                copy = place.folder.with_name(f".partial-{os.getpid()}-copy")
+                place.folder.replace(copy)
+                shutil.rmtree(copy)
+                return
+            now += timedelta(seconds=1)
         aside.parent.mkdir(exist_ok=True)
         place.folder.replace(aside)
 
@@ -279,6 +289,12 @@ def _whole(place: RunFiles) -> Kept | None:
     kept = _sums_of(place)
     files = {} if kept is None else kept["files"]
     return kept if kept and all((place.folder / name).is_file() for name in files) else None
+
+
+def _same_sums(one: RunFiles, other: RunFiles) -> bool:
+    with suppress(FileNotFoundError):
+        return one.checksums.read_bytes() == other.checksums.read_bytes()
+    return False
 
 
 def _sums_of(place: RunFiles) -> Kept | None:
