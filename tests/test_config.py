@@ -88,6 +88,11 @@ def edited(before: str, after: str) -> str:
             "activity_regularizer: l2}",
             ["defaults.layers", "takes no 'activity_regularizer', which would count in the train"],
         ),
+        ("dataset: shapes", "dataset: shapes\nprecision: bf16", ["precision", "'mixed_bfloat16'"]),
+        ("dataset: shapes", "dataset: shapes\nbackend: Torch", ["backend", "'torch'", "'Torch'"]),
+        ("cam:", "leave_out: {wid: [0]}\ncam:", ["leave_out.wid", "'wid'", "mean 'wide'?"]),
+        ("cam:", "leave_out: {wide: [1, 1]}\ncam:", ["leave_out.wide", "1 is listed more"]),
+        ("cam:", "leave_out: {wide: []}\ncam:", ["leave_out.wide", "at least 1 item"]),
         ("Dropout: 0.1", "Normalization", ["Normalization computes no mean", "give it both"]),
         ("dataset: shapes", "dataset: shapes\nseeds: [0, 1, 0]", ["seeds", "0 is listed more"]),
         ("epochs: [1, last]", "epochs: [2-1]", ["cam.epochs[0]", "'2-1' holds no epoch"]),
@@ -193,7 +198,7 @@ def test_all_mistakes_are_told_at_once(fresh: Path) -> None:
     assert "cam.images" in text
 
 
-@pytest.mark.parametrize("name", ["../x", "a b", "", "x" * 300, "smoke", "data", "Upper"])
+@pytest.mark.parametrize("name", ["../x", "a b", "", "x" * 300, "smoke", "data", "runs", "Upper"])
 def test_a_notebook_name_that_is_no_safe_folder_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ScratchbookError, match="is no name for a notebook"):
         load_notebook(name, tmp_path)
@@ -371,3 +376,34 @@ def test_a_notebooks_seeds_win_over_the_configurations_and_a_smoke_run_takes_the
     smoke = load_project(settings | {"smoke": True}, REPOSITORY)
     assert smoke.seeds("little-data") == [3]
     assert smoke.seeds("cifar10-fast") == [0]
+
+
+def test_a_notebooks_precision_and_backend_win_over_the_configurations(fresh: Path) -> None:
+    notebook = fresh / "config/notebooks/halves.yaml"
+    notebook.write_text(NOTEBOOK)
+    project = load_project(folder=fresh)
+    assert (project.precision("halves"), project.backend("halves")) == ("float32", "auto")
+    given = load_project({"notebooks": ["halves"], "backend": "jax"}, fresh)
+    assert (given.precision("halves"), given.backend("halves")) == ("auto", "jax")
+    assert "precision=auto backend=jax" in given.command()
+    notebook.write_text(NOTEBOOK + "precision: mixed_bfloat16\nbackend: torch\n")
+    project = load_project({"notebooks": ["halves"], "backend": "jax"}, fresh)
+    assert (project.precision("halves"), project.backend("halves")) == ("mixed_bfloat16", "torch")
+
+
+@pytest.mark.parametrize(
+    "given", [{"precision": "bfloat16"}, {"backend": "keras"}, {"backend": None}]
+)
+def test_what_a_training_cannot_run_in_is_refused(fresh: Path, given: dict) -> None:
+    (fresh / "config/notebooks/halves.yaml").write_text(NOTEBOOK)
+    (name,) = given
+    with pytest.raises(ScratchbookError, match=rf"{name}.*'auto'"):
+        load_project({"notebooks": ["halves"], **given}, fresh)
+
+
+def test_a_seed_that_is_left_out_is_told_with_its_experiment(fresh: Path) -> None:
+    (fresh / "config/notebooks/halves.yaml").write_text(NOTEBOOK + "leave_out: {wide: [3]}\n")
+    project = load_project({"notebooks": ["halves"], "seeds": [0, 3]}, fresh)
+    assert project.seeds("halves") == [0, 3]
+    told = {one["name"]: one["left_out"] for one in project.trial("halves")["experiments"]}
+    assert told == {"narrow": [], "wide": [3]}
