@@ -9,12 +9,12 @@ import importlib.util
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import h5py
 import numpy as np
-import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
@@ -24,8 +24,9 @@ from scratchbook.cam.drift import write_drift
 from scratchbook.cam.maps import Layer, choose_layer, head_layers, mapper
 from scratchbook.cam.run import explain_epochs
 from scratchbook.errors import ScratchbookError
-from scratchbook.results.hdf5 import read_cam, write_cam
-from scratchbook.results.paths import RunFiles
+from scratchbook.results.errors import DamagedError, LeftOutError
+from scratchbook.results.hdf5 import leave_out_cam, maps_missing, read_cam, write_cam
+from scratchbook.results.reading import read_drift
 
 keras = pytest.importorskip("keras")
 layers = keras.layers
@@ -319,15 +320,14 @@ def trained(folder, epochs=(1, 3), precision="mixed_bfloat16"):
 
 
 def record(folder, checkpoints, build=None, seed=0):
-    """What cam.h5 says once it is written; PHOTOS are every other row of the data."""
+    """What cam.h5 says once it is written in `folder`; PHOTOS are every other row of the data."""
     images, labels = np.zeros((10, 12, 12, 3), np.uint8), np.full(10, 2)
     images[ROWS], labels[ROWS] = PHOTOS, LABELS
     names, classes = [f"{row}.png" for row in range(10)], ["cat", "dog", "鸟"]
     data = SimpleNamespace(images=images, labels=labels, names=names, class_names=classes)
     build = build or (lambda: models.build(SPEC, (12, 12, 3)))
-    run = RunFiles(folder)
-    write_cam(run.cam, explain_epochs(build, checkpoints, data, ROWS, CHOICES, seed))
-    return read_cam(run)
+    write_cam(folder / "cam.h5", explain_epochs(build, checkpoints, data, ROWS, CHOICES, seed))
+    return read_cam(folder / "cam.h5")
 
 
 def test_cam_h5_holds_every_epoch_of_a_bf16_run_in_float32_and_the_network_is_built_once(tmp_path):
@@ -349,10 +349,12 @@ def test_cam_h5_holds_every_epoch_of_a_bf16_run_in_float32_and_the_network_is_bu
     assert found.class_names == ["cat", "dog", "鸟"]
     assert (found.grid, found.input_size) == ((10, 10), (12, 12))
     assert (found.method, found.target, found.flags) == ("gradcam", "label", [])
+    assert (found.missing, found.diverged) == ([], None)
     with h5py.File(tmp_path / "cam.h5") as file:
         assert dict(file.attrs) == {
             "layer": found.layer, "method": "gradcam", "target": "label", "grid": "[10, 10]",
             "input_size": "[12, 12]", "class_names": '["cat", "dog", "鸟"]', "flags": "[]",
+            "missing": "[]",
         }  # fmt: skip
     for at, epoch in enumerate([0, 1, 3]):
         model = models.build(SPEC, (12, 12, 3))
@@ -389,17 +391,42 @@ def test_a_random_head_keeps_the_trunk_and_forgets_the_rest(tmp_path):
     np.testing.assert_array_equal(other.maps, found.maps)
 
 
-def test_drift_csv_lies_beside_it_with_another_seed_as_baseline(tmp_path):
+def test_drift_is_measured_with_another_seed_as_baseline_and_written_where_it_is_told(tmp_path):
     mine, theirs = tmp_path / "seed0", tmp_path / "seed1"
     mine.mkdir()
     theirs.mkdir()
     record(theirs, trained(theirs))
     record(mine, trained(mine))
-    write_drift(RunFiles(mine), [RunFiles(theirs)])
-    table = pd.read_csv(mine / "drift.csv").set_index("epoch")
+    write_drift(mine / "cam.h5", tmp_path / "drift.csv", [theirs / "cam.h5"])
+    table = read_drift(tmp_path / "drift.csv").set_index("epoch")
     assert table.index.tolist() == [0, 1, 3]
     assert (table["spearman_other_seed_median"] == 1).all()
-    assert {path.suffix for path in mine.iterdir()} == {".h5", ".csv"}
+    for folder in (mine, theirs):
+        assert {path.suffix for path in folder.iterdir()} == {".h5"}
+
+
+def test_maps_that_were_left_out_are_no_baseline_and_have_no_drift(tmp_path):
+    record(tmp_path, {})
+    gone = tmp_path / "gone.h5"
+    leave_out_cam(gone, "shapes.h5 holds other pixels")
+    assert maps_missing(gone) == ("shapes.h5 holds other pixels", [])
+    with pytest.raises(LeftOutError, match=r"shapes\.h5 holds other pixels"):
+        read_cam(gone)
+    write_drift(tmp_path / "cam.h5", tmp_path / "drift.csv", [gone])
+    table = read_drift(tmp_path / "drift.csv")
+    assert table["spearman_other_seed_median"].isna().all()
+    write_drift(gone, tmp_path / "drift.csv", [tmp_path / "cam.h5"])
+    assert (tmp_path / "drift.csv").read_text() == "epoch\n"
+    with pytest.raises(DamagedError, match="no epoch"):
+        read_drift(tmp_path / "drift.csv")
+
+
+def test_what_is_missing_and_that_a_run_diverged_stay_with_the_maps(tmp_path):
+    cam = record(tmp_path, {})
+    write_cam(tmp_path / "cam.h5", replace(cam, missing=[4, 7], diverged=0))
+    found = read_cam(tmp_path / "cam.h5")
+    assert (found.missing, found.diverged) == ([4, 7], 0)
+    assert maps_missing(tmp_path / "cam.h5") == ("", [4, 7])
 
 
 def test_weights_of_another_network_are_named_and_leave_no_file(tmp_path):
