@@ -314,14 +314,23 @@ class Plan:
 
     def _begun(self, run: str) -> Order | None:
         """The order of a training that has left something to go on from."""
-        if not (self.results.state(run).exists() or self.results.trained(run).folder.exists()):
-            return None
+        path = self.results.order(run)
         try:
-            told = json.loads(self.results.order(run).read_text(encoding="utf-8"))
-            order = Order.from_plain(told)
+            if self.results.state(run).exists() or self.results.trained(run).folder.exists():
+                told = path.read_bytes()
+            elif self._bucket and f"{run}.tar.gz" in self._states:
+                told = self._bucket.read(path) or b""
+            else:
+                return None
+            order = Order.from_plain(json.loads(told))
         except (OSError, ValueError, TypeError, KeyError):
             return None
         return order if order.data in self._names else None
+
+    @cached_property
+    def _states(self) -> set[str]:
+        """In the bucket, of trainings that were begun."""
+        return self._bucket.names(self.results.states) if self._bucket else set()
 
     @cache
     def _resolved(self, what: str, notebook: str, experiment: str) -> str:

@@ -83,10 +83,12 @@ class Store:
             )
 
     def key(self, dataset: str, digits: str) -> str:
-        """The key with these digits as the store has it, whatever its data set was called then."""
+        """The key with these digits as it was first written, whatever its data set was called."""
         if self._keys is None:
-            self._keys = {digits_in(name): name for name in self._folders()}
-        return self._keys.get(digits) or f"{dataset}-{digits}"
+            begun = (self.results.being_made, self.results.states)
+            names = [place.name for folder in begun for place in folder.glob("*-*")]
+            self._keys = {digits_in(name): name for name in [*names, *self._folders()]}
+        return self._keys.setdefault(digits, f"{dataset}-{digits}")
 
     def kept(self, run: str) -> Kept | None:
         """A finished run's checksums.json; None where there is no whole run.
