@@ -31,7 +31,7 @@ def run(given: argparse.Namespace) -> None:
     from scratchbook.report.partial import missing_runs, write_partial_page
 
     pages = [plan.page(name) for name in names]
-    lacking = [told for name in names if (told := plan.lacks_data(name))]
+    lacking = [why for name in names if (why := plan.lacks_data(name))]
     missing = [*lacking, *missing_runs(pages, plan.results)]
     if missing and not given.partial:
         more = len(missing) - TOLD
