@@ -133,7 +133,8 @@ class Kills:
 
     @property
     def targets(self) -> list[str]:
-        return [f"results/runs/{run}/run.json" for run in self.runs.values()]
+        """What is made of each run: its own files are nothing to ask for once they are there."""
+        return [f"results/runs/{run}/derived/metrics.json" for run in self.runs.values()]
 
     def is_trained(self, name: str) -> bool:
         """Whether a run of the killed project is whole, be it in the store or not yet."""
