@@ -33,7 +33,6 @@ rule map_attention:
     params:
         code=stage_code("map_attention.py"),
         progress=str(RESULTS.progress("{run}")),
-        pretrained=PROJECT.settings.data_dir,
     script:
         "../workflow/scripts/map_attention.py"
 

@@ -48,6 +48,8 @@ try:
 except ScratchbookError as error:
     raise WorkflowError(str(error))
 
+# Scripts read it here: as a param of their rules, moving the data would make all anew.
+config["data_dir"] = PROJECT.settings.data_dir
 RESULTS = PROJECT.results
 # Whose paths are patterns, each name a wildcard.
 RUN = RESULTS.run("{run}")
@@ -238,6 +240,12 @@ def files_to_start_from(run):
     if run is None:
         return []
     return [RESULTS.run(run).record, RESULTS.run(run).checkpoints]
+
+
+def only_if_missing(wildcards):
+    """The same of prepared data: what is in a file, its name says, whatever else has changed."""
+    there = PLAN is not None and PLAN.has_data(wildcards.data) and not DRAWING.get()
+    return [str(RESULTS.being_made / "these-data-are-there")] if there else []
 
 
 def dataset_declared(wildcards):

@@ -1,4 +1,6 @@
 rule prepare_dataset:
+    input:
+        gate=only_if_missing,
     output:
         RESULTS.data("{data}"),
     log:
@@ -13,7 +15,6 @@ rule prepare_dataset:
         runtime=60,
     params:
         dataset=dataset_declared,
-        data_dir=PROJECT.settings.data_dir,
         limit=PROJECT.image_limit,
     script:
         "../workflow/scripts/prepare_dataset.py"

@@ -34,7 +34,6 @@ rule train_run:
         runtime=720,
     params:
         order=order_of,
-        pretrained=PROJECT.settings.data_dir,
         # Undeclared, since Snakemake deletes declared outputs before a job starts: a killed
         # training goes on from here, and one whose files were lost writes them anew.
         state=str(RESULTS.state("{run}")),

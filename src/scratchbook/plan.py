@@ -174,9 +174,13 @@ class Plan:
         """Whether what needs a run's images can be made."""
         return self.can_prepare(self.data_of(run))
 
+    def has_data(self, data: str) -> bool:
+        """Whether prepared data are there."""
+        return data in self._names
+
     def can_prepare(self, data: str) -> bool:
         """Whether prepared data are there, or can be made as they were."""
-        if data in self._names:
+        if self.has_data(data):
             return True
         with suppress(ScratchbookError):
             dataset = self.dataset_of(data)

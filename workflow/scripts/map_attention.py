@@ -22,7 +22,7 @@ with (
         Prepared(snakemake.input.data),
         json.loads(Path(snakemake.input.choices).read_text(encoding="utf-8")),
         Path(snakemake.output[0]),
-        pretrained=Path(snakemake.params.pretrained),
+        pretrained=Path(snakemake.config["data_dir"]),
         initial_run=RunFiles(Path(initial[0]).parent) if initial else None,
         say=console.say,
         on_epoch=console.progress,

@@ -11,7 +11,7 @@ with job_log(snakemake.log[0], dataset["name"]) as console:
     prepare(
         dataset["name"],
         Dataset.model_validate(dataset["declared"]),
-        Path(snakemake.params.data_dir),
+        Path(snakemake.config["data_dir"]),
         Path(snakemake.output[0]),
         say=console.say,
         on_progress=console.progress,

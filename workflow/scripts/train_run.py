@@ -31,7 +31,7 @@ with (
         state,
         hardware=describe_hardware(order.threads, on_gpu),
         code=Path(__file__).parent,
-        pretrained=Path(snakemake.params.pretrained),
+        pretrained=Path(snakemake.config["data_dir"]),
         initial_run=RunFiles(Path(initial[0]).parent) if initial else None,
         console=console,
     )
