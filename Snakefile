@@ -26,6 +26,7 @@ wildcard_constraints:
 # Seconds each: on a cluster they run where Snakemake does.
 localrules:
     all,
+    order_data,
     order_run,
     keep_run,
     evaluate_run,

@@ -90,9 +90,7 @@ def reach_bucket():
 def keep_records():
     """Copies Snakemake's records to the bucket, if there is one, until `KEEPING` is closed."""
     if bucket.VARIABLE in os.environ:
-        KEEPING.enter_context(
-            bucket.kept_records(*SNAKEMAKE_RECORDS, RECORDS, say)
-        )
+        KEEPING.enter_context(bucket.kept_records(*SNAKEMAKE_RECORDS, RECORDS, say))
 
 
 def check_networks():
@@ -249,18 +247,20 @@ def only_if_missing(wildcards):
 
 
 def dataset_declared(wildcards):
-    """A data set's name and declaration, and the content that a prepared file is to be made of."""
+    """All that preparing is told: a data set's name and declaration, of which content, and how much
+    of it."""
     try:
         name = PLAN.dataset_of(wildcards.data)
         content = PLAN.content(name)
-        return {
-            "name": name,
-            "declared": PROJECT.datasets[name].model_dump(mode="json"),
-            "content": content.sha256,
-            "index": content.index,
-        }
     except ScratchbookError as error:
         raise WorkflowError(str(error))
+    return {
+        "name": name,
+        "declared": PROJECT.datasets[name].model_dump(mode="json"),
+        "content": content.sha256,
+        "index": content.index,
+        "limit": PROJECT.image_limit,
+    }
 
 
 def made_by(wildcards):

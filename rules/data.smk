@@ -1,5 +1,17 @@
+rule order_data:
+    output:
+        update(RESULTS.order("{data}")),
+    log:
+        RESULTS.log("data", "{data}-order"),
+    params:
+        order=dataset_declared,
+    script:
+        "../workflow/scripts/order_data.py"
+
+
 rule prepare_dataset:
     input:
+        order=RESULTS.order("{data}"),
         gate=only_if_missing,
     output:
         RESULTS.data("{data}"),
@@ -13,8 +25,5 @@ rule prepare_dataset:
     resources:
         mem_mb=2000,
         runtime=60,
-    params:
-        dataset=dataset_declared,
-        limit=PROJECT.image_limit,
     script:
         "../workflow/scripts/prepare_dataset.py"

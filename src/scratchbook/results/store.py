@@ -196,6 +196,9 @@ class Store:
                 with suppress(DamagedError, MissingError):
                     if seed_of(folder.name) is not None and not self.is_open(run):
                         self.clear(run)
+        for order in self.results.being_made.glob("*.order.json"):  # of data
+            if self.results.data(order.name.removesuffix(".order.json")).exists():
+                order.unlink()
         for folder in self.results.store.glob("*/.partial-*"):
             shutil.rmtree(folder, ignore_errors=True)
         if self._bucket:
