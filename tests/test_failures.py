@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from projects import NOTEBOOK, REPOSITORY, make_project, snakemake
+from projects import NOTEBOOK, REPOSITORY, make_project, planned, run_of, snakemake
 from result_trees import make_page, make_results
 from scratchbook.comparison import compare, write_comparison
 from scratchbook.errors import ScratchbookError
@@ -28,18 +29,22 @@ WILD = NOTEBOOK.replace(
 )
 
 
-def test_a_diverging_run_leaves_the_others_and_a_page_that_says_so(tmp_path: Path) -> None:
-    project = make_project(tmp_path / "project", WILD)
+def test_a_failing_run_leaves_the_others_and_a_page_that_says_so(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project")
+    results = Results(project / "results")
+    narrow, wide = (run_of(project, experiment) for experiment in ("narrow", "wide"))
+    in_the_way = results.state(wide).parent
+    in_the_way.parent.mkdir(parents=True)
+    in_the_way.write_text("a file where a folder belongs")
     answer = snakemake(project)
     assert answer.returncode != 0
-    assert "error: the loss became" in answer.stderr
-    assert "a lower learning rate is the usual cure" in answer.stderr
-    assert (project / "results/halves/narrow/seed0/metrics.json").exists()
-    assert not (project / "results/halves/wide/seed0/run.json").exists()
+    assert "error: cannot write under results/state" in answer.stderr
+    assert results.run(narrow).metrics.exists()
+    assert not results.run(wide).record.exists()
     assert not (project / "report.html").exists()
     page = (project / "report.partial.html").read_text()
     assert "wide" in page
-    assert "the loss became" in page
+    assert "cannot write under results/state" in page
     assert "narrow" in page
     rows = pd.read_csv(project / "results/partial/halves/compare.csv").set_index("experiment")
     assert rows.loc["wide", "status"] == "failed: seed 0 was not trained (no run.json)"
@@ -48,17 +53,34 @@ def test_a_diverging_run_leaves_the_others_and_a_page_that_says_so(tmp_path: Pat
     # A success that makes no page, even beside an older one, leaves it.
     (project / "report.html").touch()
     os.utime(project / "report.html", (0, 0))
-    metrics = "results/halves/narrow/seed0/metrics.json"
+    metrics = f"results/runs/{narrow}/derived/metrics.json"
     answer = snakemake(project, "--forcerun", "evaluate_run", "--", metrics)
     assert answer.returncode == 0, answer.stderr
     assert "rule evaluate_run" in answer.stderr
     assert (project / "report.partial.html").exists()
 
-    (project / "config/notebooks/halves.yaml").write_text(NOTEBOOK)
+    in_the_way.unlink()
     answer = snakemake(project)
     assert answer.returncode == 0, answer.stderr
     assert (project / "report.html").stat().st_size > 10_000
     assert not (project / "report.partial.html").exists()
+
+
+def test_a_diverged_run_is_a_result_that_its_page_names_and_leaves_out(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project", WILD)
+    answer = snakemake(project)
+    assert answer.returncode == 0, answer.stderr
+    place = Results(project / "results").run(run_of(project, "wide"))
+    assert json.loads(place.record.read_text())["diverged"] == 1
+    assert json.loads(place.metrics.read_text())["diverged"] == 1
+    rows = pd.read_csv(project / "results/halves/compare.csv").set_index("experiment")
+    assert "diverged" in rows.loc["wide", "status"]
+    assert rows.loc["narrow", "status"] == "complete"
+    for page in ("report.html", "results/halves/notebook.md"):
+        assert "diverged" in (project / page).read_text()
+
+    # It is not trained again: what it did, it would do again.
+    assert planned(project) == set()
 
 
 def rendered(page: dict[str, Any], results: Path) -> tuple[str, str]:

@@ -12,6 +12,8 @@ import pytest
 from made_data import make_data
 from projects import REPOSITORY, make_project, snakemake
 from scratchbook.config.project import load_project, notebook_names
+from scratchbook.results.paths import Results, RunFiles
+from scratchbook.results.reading import read_runs
 
 SHARED = REPOSITORY.parent / "shared/data"
 needs_cifar_10 = pytest.mark.skipif(
@@ -22,18 +24,26 @@ needs_cifar_10 = pytest.mark.skipif(
 def test_a_rehearsal_runs_every_experiment_for_one_epoch_and_leaves_real_results_alone(
     project: Path,
 ) -> None:
-    before = {p: p.read_bytes() for p in project.glob("results/halves/**/*.json")}
+    before = {p: p.read_bytes() for p in project.glob("results/runs/**/*.json")}
+    assert before
     page = (project / "report.html").read_bytes()
     answer = snakemake(project, "--config", "smoke=true")
     assert answer.returncode == 0, answer.stderr
-    for experiment in ("narrow", "wide"):
-        folder = project / f"results/smoke/halves/{experiment}/seed0"
-        run = json.loads((folder / "run.json").read_text())
-        assert run["epochs"] == 1
-        assert (folder / "cam.h5").exists()
+    runs = rehearsed(project, "halves")
+    assert runs.keys() == {"narrow", "wide"}
+    for run in runs.values():
+        assert json.loads(run.record.read_text())["epochs"] == 1
+        assert list(run.derived.glob("cam-*.h5"))
     assert (project / "results/smoke/report.html").exists()
     assert {p: p.read_bytes() for p in before} == before
     assert (project / "report.html").read_bytes() == page
+
+
+def rehearsed(project: Path, notebook: str) -> dict[str, RunFiles]:
+    """The smoke runs of a notebook, by experiment."""
+    results = Results(project / "results/smoke")
+    rows = read_runs(results.notebook(notebook).runs)
+    return {row["experiment"]: results.run(row["run"]) for row in rows}
 
 
 @needs_cifar_10
@@ -44,13 +54,15 @@ def test_cifar_10_is_prepared_whole_within_its_time_and_memory(tmp_path: Path) -
     shutil.copytree(REPOSITORY / "config", project / "config", dirs_exist_ok=True)
     answer = snakemake(
         project, "--config", "notebooks=[cifar10]", f"data_dir={SHARED}",
-        "--", "results/data/cifar10.h5",
+        "--until", "prepare_dataset",
     )  # fmt: skip
     assert answer.returncode == 0, answer.stderr
-    prepared = Prepared(project / "results/data/cifar10.h5")
+    [file] = (project / "results/data").glob("*.h5")
+    prepared = Prepared(file)
     assert prepared.counts == {"train": 45_000, "validation": 5_000, "test": 10_000}
     assert prepared.images.shape == (60_000, 32, 32, 3)
-    head, row = (project / "results/benchmarks/data/cifar10.tsv").read_text().splitlines()
+    benchmark = project / f"results/benchmarks/data/{file.stem}.tsv"
+    head, row = benchmark.read_text().splitlines()
     measured = dict(zip(head.split("\t"), row.split("\t"), strict=True))
     assert float(measured["s"]) <= 60
     assert float(measured["max_rss"]) < 1000
@@ -77,14 +89,15 @@ def test_every_notebook_rehearses_from_data_to_page(
 
     page = (project / "results/smoke/report.html").read_text()
     declared = load_project({"notebooks": names}, REPOSITORY)
+    results = Results(project / "results/smoke")
     for name, notebook in declared.notebooks.items():
+        runs = rehearsed(project, name)
         assert f'id="{name}"' in page
         for experiment, written in notebook.experiments.items():
-            folder = project / f"results/smoke/{name}/{experiment}/seed0"
-            run = json.loads((folder / "run.json").read_text())
+            run = json.loads(runs[experiment].record.read_text())
             assert run["epochs"] == 1
             assert written.recorded.parameters in (None, run["parameters"]["total"])
             assert written.recorded.trainable in (None, run["parameters"]["trainable"])
-            assert (folder / "cam.h5").exists()
-            assert (folder / "drift.csv").exists()
+            assert list(runs[experiment].derived.glob("cam-*.h5"))
+            assert results.notebook(name).drift(experiment, 0).exists()
             assert f'id="{name}.{experiment}"' in page
