@@ -91,15 +91,17 @@ def compare(
     _tell_twins(declared, page["baseline"])
     metric, baseline = page["metric"], page["baseline"]
     split, answers = _read_all(declared, metric, partial)
-    single = [x.name for x in declared if not x.same_as]
-    pairs = _pairs(single, baseline, answers, split, resamples, seed, level)
+    single = [x for x in declared if not x.same_as]
+    pairs = _pairs([x.name for x in single], baseline, answers, split, resamples, seed, level)
 
     specs = {x.name: x.declared["spec"] for x in declared}
-    spreads = {
-        name: dict(zip(specs, seed_spreads([x.values(name) for x in declared]), strict=True))
-        for name, figure in COMPARED.items()
-        if figure.interval
-    }
+    same = {x.name: x.same_as or x.name for x in declared}
+    spreads: dict[str, dict[str, SeedSpread]] = {}
+    for name, figure in COMPARED.items():
+        if figure.interval:
+            found = seed_spreads([x.values(name) for x in single])
+            of_single = {x.name: spread for x, spread in zip(single, found, strict=True)}
+            spreads[name] = {one: of_single[first] for one, first in same.items()}
     rows = pd.DataFrame(
         [_row(x, specs, spreads, answers.get(x.name), metric, level) for x in declared],
         columns=COLUMNS,
@@ -108,7 +110,9 @@ def compare(
     rows = rows.sort_values(metric, ascending=not falling, kind="stable", na_position="last")
     rows = rows.reset_index(drop=True)
     _add_baseline(rows, pairs, baseline)
-    rows["tie"] = _ties(rows, metric, answers, level)
+    ranked = list(dict.fromkeys(same[name] for name in rows["experiment"]))
+    ties = dict(zip(ranked, _ties(ranked, answers, level), strict=True))
+    rows["tie"] = [ties[same[name]] for name in rows["experiment"]]
     runs = [
         RunRow(experiment=one["name"], seed=seed, run=run, fold="")
         for one in page["experiments"]
@@ -159,7 +163,9 @@ def _read_all(
         experiment.runs = kept
         if correct:
             answers[experiment.name] = np.stack(correct)
-    found = dict(zip(answers, summarise(list(answers.values())), strict=True))
+    single = {x.name: answers[x.name] for x in declared if x.name in answers and not x.same_as}
+    found = dict(zip(single, summarise(list(single.values())), strict=True))
+    found |= {x.name: found[x.same_as] for x in declared if x.same_as in found}
     return images.split if images else PREFIXES[prefix], found
 
 
@@ -273,12 +279,13 @@ def _add_baseline(rows: pd.DataFrame, pairs: pd.DataFrame, baseline: str) -> Non
     rows[columns] = [found.get(name, nothing) for name in rows["experiment"]]
 
 
-def _ties(rows: pd.DataFrame, metric: str, answers: dict[str, Answers], level: float) -> list[bool]:
-    """Which experiments the best one does not beat; the best itself only if another ties."""
-    if rows.empty or rows["experiment"][0] not in answers:
-        return [False] * len(rows)
-    best = answers[rows["experiment"][0]]
-    others = [answers.get(name) for name in rows["experiment"][1:]]
+def _ties(ranked: Sequence[str], answers: dict[str, Answers], level: float) -> list[bool]:
+    """Which experiments, best first, the best one does not beat; the best itself only if another
+    ties."""
+    if not ranked or ranked[0] not in answers:
+        return [False] * len(ranked)
+    best = answers[ranked[0]]
+    others = [answers.get(name) for name in ranked[1:]]
     p = []
     for other in others:
         if other is None:
