@@ -20,7 +20,12 @@ from typing import Any
 REPOSITORY = Path(__file__).parent.parent
 sys.path.insert(0, str(REPOSITORY / "tests"))
 
-from result_trees import copy_experiment, make_page, make_results  # noqa: E402 (found through the line above)
+from result_trees import (  # noqa: E402 (found through the line above)
+    copy_experiment,
+    experiment_folder,
+    make_page,
+    make_results,
+)
 from scratchbook.comparison import compare  # noqa: E402
 from scratchbook.results.paths import Results  # noqa: E402
 
@@ -33,9 +38,10 @@ def make_tree(results: Path, experiments: int) -> dict[str, Any]:
     names = tuple(f"t{i:03}" for i in range(experiments))
     page = make_page(experiments=names, seeds=SEEDS)
     few = page | {"experiments": page["experiments"][:MADE]}
-    made = make_results(results, few, counts={"train": 50, "validation": 50, "test": 10_000})
+    make_results(results, few, counts={"train": 50, "validation": 50, "test": 10_000})
     for i, one in enumerate(page["experiments"][MADE:]):
-        copy_experiment(made / names[i % MADE], made / one["name"], one["spec"])
+        source, copy = (experiment_folder(results, name) for name in (names[i % MADE], one["name"]))
+        copy_experiment(source, copy, one["spec"], one["name"])
     return page
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,10 @@ import h5py
 import numpy as np
 
 from scratchbook.evaluation import write_metrics
+from scratchbook.results.files import hash_file
+from scratchbook.results.paths import Results, RunFiles, run_name
 
+DATA = "shapes-0123456789ab-p1"
 COUNTS = {"train": 400, "validation": 150, "test": 200}
 LAYERS = [
     {"class_name": "Conv2D", "config": {"filters": 8, "kernel_size": 3, "activation": "relu"}},
@@ -28,7 +33,8 @@ def make_page(
     seeds: tuple[int, ...] = (0, 1),
     **changes: Any,
 ) -> dict[str, Any]:
-    """A page of experiments, each the child of the one before with a lower learning rate."""
+    """A page of experiments, each the child of the one before with a lower learning rate; each has
+    a key of its own, so that its runs are found by its name alone (`run_files`)."""
     page = {
         "name": name,
         "title": "Shapes",
@@ -36,6 +42,7 @@ def make_page(
         "lang": "en",
         "language": "en",
         "dataset": "shapes",
+        "data": DATA,
         "validation": "validation",
         "reach": None,
         "smoke": False,
@@ -54,6 +61,8 @@ def make_page(
                 "recorded": {"val_accuracy": 0.7 + 0.05 * i} if i < 2 else {},
                 "notes": [f"note on {experiment}"],
                 "spec": make_spec(learning_rate=0.01 / (i + 1)),
+                "runs": made_runs(experiment, seeds),
+                "left_out": [],
             }
             for i, experiment in enumerate(experiments)
         ],
@@ -80,15 +89,43 @@ def make_spec(learning_rate: float = 0.01, **changes: Any) -> dict[str, Any]:
     return spec | changes
 
 
-def copy_experiment(source: Path, target: Path, spec: dict[str, Any]) -> None:
-    """An experiment's runs under another name, or where they are, as if trained by `spec`; large
-    files are linked."""
+def made_key(experiment: str) -> str:
+    """The key that `make_page` gives to an experiment of this name, `shapes-…`."""
+    return f"shapes-{hashlib.sha256(experiment.encode()).hexdigest()[:12]}"
+
+
+def made_runs(experiment: str, seeds: Iterable[int]) -> dict[int, str]:
+    """What `make_page` calls the runs of an experiment, by seed."""
+    return {seed: run_name(made_key(experiment), seed) for seed in seeds}
+
+
+def run_files(root: Path, experiment: str, seed: int = 0) -> RunFiles:
+    """A run of `make_page`'s experiment among the results in `root`."""
+    return Results(root).run(run_name(made_key(experiment), seed))
+
+
+def experiment_folder(root: Path, experiment: str) -> Path:
+    """All runs of `make_page`'s experiment among the results in `root`."""
+    return run_files(root, experiment).folder.parent
+
+
+def copy_experiment(source: Path, target: Path, spec: dict[str, Any], name: str = "") -> None:
+    """A key's runs under another key, or where they are, as if trained by `spec` for the experiment
+    `name`; large files are linked."""
     if target != source:
         shutil.copytree(source, target, copy_function=os.link)
-    for file in target.glob("seed*/run.json"):
-        run = json.loads(file.read_text(encoding="utf-8"))
-        file.unlink()  # a link: writing through it would change the source
-        file.write_text(json.dumps(run | {"spec": spec}, indent=1), encoding="utf-8")
+    for place in target.glob("seed*"):
+        files = RunFiles(place)
+        run, kept = (
+            json.loads(file.read_text(encoding="utf-8")) for file in (files.record, files.checksums)
+        )
+        changed = {"key": target.name, "spec": spec}
+        files.record.unlink()  # a link: writing through it would change the source
+        told = run | changed | ({"experiment": name} if name else {})
+        files.record.write_text(json.dumps(told, indent=1), encoding="utf-8")
+        files.checksums.unlink()
+        sums = kept["files"] | _sums([files.record])
+        files.checksums.write_text(json.dumps(kept | changed | {"files": sums}), encoding="utf-8")
 
 
 def make_results(
@@ -99,22 +136,29 @@ def make_results(
     counts: dict[str, int] | None = None,
     accuracy: dict[str, float] | None = None,
     seed: int = 0,
+    diverged: Mapping[tuple[str, int], int] | None = None,
 ) -> Path:
-    """Write run.json, history.csv, predictions.h5 and metrics.json of every run of `page`.
+    """Write run.json, history.csv, predictions.h5, checksums.json and derived/metrics.json of every
+    run of `page`.
 
-    `root` is the results folder; the runs go to root/{notebook}/{experiment}/seed{seed}.
+    `root` is the results folder; a run goes to where its experiment's `runs` say, below root/runs.
+    A page without runs, as a project tells it without a plan, is given made-up ones and `data`.
     `accuracy` sets an experiment's test accuracy (default: 0.6 rising by 0.08 an experiment);
     images are hard or easy for all experiments alike, so that experiments are paired as real ones
-    are. Returns the notebook's folder.
+    are. `diverged` tells in which epoch a run, (experiment, seed), did. Returns root/runs.
     """
     counts = {**COUNTS, **(counts or {})}
+    page["data"] = page.get("data") or DATA
     for i, experiment in enumerate(page["experiments"]):
         name = experiment["name"]
+        left_out = experiment.setdefault("left_out", [])
+        if not experiment.get("runs"):
+            seeds = [one for one in page["seeds"] if one not in left_out]
+            experiment["runs"] = made_runs(name, seeds)
         wanted = (accuracy or {}).get(name, min(0.6 + 0.08 * i, 0.95))
-        for run_seed in page["seeds"]:
-            folder = root / page["name"] / name / f"seed{run_seed}"
+        for run_seed, run in experiment["runs"].items():
             make_run(
-                folder,
+                Results(root).run(run).folder,
                 experiment["spec"],
                 run_seed,
                 classes=classes,
@@ -122,8 +166,12 @@ def make_results(
                 accuracy=wanted,
                 data_seed=seed,
                 noise_seed=(seed, i, run_seed),
+                notebook=page["name"],
+                experiment=name,
+                data=page["data"],
+                diverged=(diverged or {}).get((name, run_seed)),
             )
-    return root / page["name"]
+    return Results(root).store
 
 
 def make_run(
@@ -136,20 +184,33 @@ def make_run(
     accuracy: float,
     data_seed: int = 0,
     noise_seed: tuple[int, ...] = (0,),
+    notebook: str = "shapes",
+    experiment: str = "train1",
+    data: str = DATA,
+    diverged: int | None = None,
 ) -> None:
-    """Write the four files of one run."""
+    """Write the files of one run, `folder` being {key}/seed{seed}: those that training leaves, the
+    checksums that make them whole, and derived/metrics.json.
+
+    One that `diverged` in an epoch has the epochs before it; without one, neither predictions nor
+    checkpoints.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    files = RunFiles(folder)
     rng = np.random.default_rng(noise_seed)
-    epochs = int(spec["epochs"])
-    best = max(1, epochs - 2)
+    epochs = int(spec["epochs"]) if diverged is None else max(0, diverged - 1)
+    best = min(epochs, max(1, epochs - 2))
     history = _history(rng, epochs, best, accuracy, len(classes))
-    (folder / "history.csv").write_text(history, encoding="utf-8")
+    files.history.write_text(history, encoding="utf-8")
 
     splits = ("train", "test") if spec["validation"] == "test" else tuple(COUNTS)
-    with h5py.File(folder / "predictions.h5", "w") as file:
+    ends = {"best": best, "last": epochs} if epochs else {}
+    with h5py.File(files.predictions, "w") as file:
         file.attrs["class_names"] = json.dumps(list(classes))
         file.attrs["validation"] = spec["validation"]
-        for when, epoch in (("best", best), ("last", epochs)):
+        if diverged is not None:
+            file.attrs["diverged"] = diverged
+        for when, epoch in ends.items():
             group = file.create_group(when)
             group.attrs["epoch"] = epoch
             start = 0
@@ -170,8 +231,9 @@ def make_run(
                 start += n
     parameters = 1000 + 10 * len(spec["layers"])
     run = {
-        "notebook": folder.parent.parent.name,
-        "experiment": folder.parent.name,
+        "key": folder.parent.name,
+        "notebook": notebook,
+        "experiment": experiment,
         "seed": run_seed,
         "id": f"{spec['dataset']}-{parameters}",
         "spec": spec,
@@ -201,12 +263,18 @@ def make_run(
             "threads": 2,
             "platform": "Linux-x86_64",
         },
+        "device": "a CPU",
         "packages": {"keras": "3.15.1", "tensorflow-cpu": "2.21.0", "numpy": "2.4.6"},
         "python": "3.11.7",
+        "training": {"loop": 1, "layers": 1},
+        "preparing": 1,
+        "pretrained": {},
         "git": {"commit": "0" * 40, "dirty": False},
         "data": {
             "dataset": spec["dataset"],
+            "file": data,
             "sha256": "0" * 64,
+            "arrays_sha256": "cd" * 32,
             "counts": counts,
             "class_names": list(classes),
         },
@@ -214,17 +282,41 @@ def make_run(
         "training_seconds": 10.0 + run_seed,
         "images_per_second": 320.0 - run_seed,
         "started": "2026-11-21T05:00:00+00:00",
-        "weights_sha256": {"best": "a" * 64, "final": "b" * 64},
+        "weights_sha256": {"best": "a" * 64, "final": "b" * 64}
+        if ends
+        else {"best": "", "final": ""},
         "checkpoints": [
             {
                 "epoch": best,
                 "file": f"{spec['dataset']}-{parameters}-{best:02d}-{accuracy:.2f}.weights.h5",
                 "kept_for": ["best"],
             }
-        ],
+        ]
+        if ends
+        else [],
+    } | ({} if diverged is None else {"diverged": diverged})
+    files.record.write_text(json.dumps(run, indent=1), encoding="utf-8")
+    files.checksums.write_text(json.dumps(_checksums(files, run)), encoding="utf-8")
+    write_metrics(files.predictions, files.metrics)
+
+
+def _checksums(files: RunFiles, run: dict[str, Any]) -> dict[str, Any]:
+    """checksums.json of what training left."""
+    same = ("key", "seed", "spec", "weights_sha256", "precision", "backend", "training",
+            "preparing")  # fmt: skip
+    return {
+        **{name: run[name] for name in same},
+        "threads": run["hardware"]["threads"],
+        "initial": None,
+        "data": run["data"]["file"],
+        "diverged": run.get("diverged"),
+        "finished": "2026-11-21T05:01:00+00:00",
+        "files": _sums([files.history, files.predictions, files.record]),
     }
-    (folder / "run.json").write_text(json.dumps(run, indent=1), encoding="utf-8")
-    write_metrics(folder / "predictions.h5", folder / "metrics.json")
+
+
+def _sums(files: Iterable[Path]) -> dict[str, Any]:
+    return {file.name: {"size": file.stat().st_size, "sha256": hash_file(file)} for file in files}
 
 
 def make_predictions(

@@ -21,7 +21,15 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from result_trees import copy_experiment, make_page, make_results, make_spec
+from result_trees import (
+    copy_experiment,
+    experiment_folder,
+    make_page,
+    make_results,
+    make_spec,
+    run_files,
+)
+from scratchbook.changes import layer_diff
 from scratchbook.comparison import (
     changes,
     compare,
@@ -30,7 +38,6 @@ from scratchbook.comparison import (
     resolve_claim,
     write_comparison,
 )
-from scratchbook.changes import layer_diff
 from scratchbook.comparison.statistics import (
     accuracies_interval,
     accuracy_interval,
@@ -48,6 +55,7 @@ from scratchbook.comparison.verdict import COVERS_BOTH, COVERS_IMAGES, pair_verd
 from scratchbook.errors import ScratchbookError
 from scratchbook.evaluation import wilson
 from scratchbook.results.paths import NotebookFiles, Results
+from scratchbook.results.reading import read_runs
 
 
 def simulate(
@@ -297,7 +305,7 @@ def test_a_row_is_the_mean_over_its_seeds_with_every_value(tree: Path) -> None:
     found = compare(make_page(), Results(tree))
     row = found.rows.set_index("experiment").loc["train2"]
     values = [
-        json.loads((tree / f"shapes/train2/seed{seed}/metrics.json").read_text())["splits"]["test"]
+        json.loads(run_files(tree, "train2", seed).metrics.read_text())["splits"]["test"]
         for seed in (0, 1)
     ]
     measured = [one["accuracy"]["value"] for one in values]
@@ -316,12 +324,11 @@ def test_a_row_tells_the_arithmetic_of_the_training_and_until_the_accuracy_to_re
     tree: Path,
 ) -> None:
     histories = [
-        pd.read_csv(tree / f"shapes/train2/seed{seed}/history.csv")["val_accuracy"]
-        for seed in (0, 1)
+        pd.read_csv(run_files(tree, "train2", seed).history)["val_accuracy"] for seed in (0, 1)
     ]
     reach = float(min(history.max() for history in histories))
     row = compare(make_page(reach=reach), Results(tree)).rows.set_index("experiment").loc["train2"]
-    run = json.loads((tree / "shapes/train2/seed0/run.json").read_text())
+    run = json.loads(run_files(tree, "train2").record.read_text())
     forward = sum(layer["multiply_adds"] for layer in run["layers"])
     assert row["multiply_adds"] == forward > 0
     an_epoch = 2 * 3 * forward * run["data"]["counts"]["train"]
@@ -332,7 +339,7 @@ def test_a_row_tells_the_arithmetic_of_the_training_and_until_the_accuracy_to_re
 
 
 def test_an_accuracy_that_one_seed_never_reaches_has_no_epoch(tree: Path) -> None:
-    file = tree / "shapes/train2/seed1/history.csv"
+    file = run_files(tree, "train2", 1).history
     history = pd.read_csv(file)
     reach = float(history["val_accuracy"].max())
     history["val_accuracy"] -= 0.01
@@ -370,8 +377,9 @@ def test_every_pair_has_a_row_with_what_it_was_measured_on(tree: Path) -> None:
 def test_nets_that_answer_alike_tie_and_a_worse_one_does_not(tmp_path: Path) -> None:
     page = make_page(seeds=(0,))
     make_results(tmp_path, page, accuracy={"train1": 0.8, "train2": 0.8, "train3": 0.3})
-    for answers in ("predictions.h5", "metrics.json"):
-        shutil.copy(tmp_path / "shapes/train1/seed0" / answers, tmp_path / "shapes/train2/seed0")
+    one, other = (run_files(tmp_path, name) for name in ("train1", "train2"))
+    shutil.copy(one.predictions, other.predictions)
+    shutil.copy(one.metrics, other.metrics)
     found = compare(page, Results(tmp_path))
     assert dict(zip(found.rows["experiment"], found.rows["tie"], strict=True)) == {
         "train1": True,
@@ -383,9 +391,9 @@ def test_nets_that_answer_alike_tie_and_a_worse_one_does_not(tmp_path: Path) -> 
 
 
 def test_missing_and_failed_runs_leave_rows_that_say_so(tree: Path) -> None:
-    shutil.rmtree(tree / "shapes/train1")
-    (tree / "shapes/train2/seed1/metrics.json").unlink()
-    with h5py.File(tree / "shapes/train3/seed0/predictions.h5", "r+") as file:
+    shutil.rmtree(experiment_folder(tree, "train1"))
+    run_files(tree, "train2", 1).metrics.unlink()
+    with h5py.File(run_files(tree, "train3").predictions, "r+") as file:
         file["best/test/logits"][5] = np.nan
     found = compare(make_page(), Results(tree))
     status = found.rows.set_index("experiment")["status"]
@@ -397,12 +405,102 @@ def test_missing_and_failed_runs_leave_rows_that_say_so(tree: Path) -> None:
     assert "train1" in markdown(found)
 
 
-def test_a_run_that_was_trained_by_another_spec_is_no_run_of_its_experiment(tree: Path) -> None:
+def test_a_run_is_its_keys_whatever_the_spec_that_its_record_holds(tree: Path) -> None:
+    before = compare(make_page(), Results(tree))
     page = make_page()
-    page["experiments"][1]["spec"]["batch_size"] = 7
+    page["experiments"][1]["spec"]["batch_size"] = 7  # as where a default was written otherwise
+    found = compare(page, Results(tree))
+    assert (found.rows["status"] == "complete").all()
+    pd.testing.assert_frame_equal(found.pairs, before.pairs)
+    page["experiments"][1]["runs"] = {seed: f"shapes-{7:012x}/seed{seed}" for seed in (0, 1)}
     status = compare(page, Results(tree)).rows.set_index("experiment")["status"]
-    assert status["train2"].startswith("failed: seed 0 was trained before this was changed: batch")
-    assert (status.drop("train2") == "complete").all()
+    assert status["train2"].startswith("failed: seed 0 was not trained (no run.json); seed 1")
+
+
+def test_a_diverged_seed_is_left_out_of_the_figures_and_its_row_says_so(tmp_path: Path) -> None:
+    page = make_page()
+    make_results(tmp_path, page, diverged={("train2", 0): 3, ("train3", 0): 1, ("train3", 1): 0})
+    found = compare(page, Results(tmp_path))
+    rows = found.rows.set_index("experiment")
+    assert rows.loc["train2", "status"] == "incomplete: seed 0 diverged in epoch 3"
+    assert rows.loc["train3", "status"] == (
+        "failed: seed 0 diverged in epoch 1; seed 1 diverged, as the run that it starts from did"
+    )
+    only = json.loads(run_files(tmp_path, "train2", 1).metrics.read_text())["splits"]["test"]
+    assert rows.loc["train2", "test_accuracy"] == only["accuracy"]["value"]
+    assert rows.loc["train2", "seeds"] == 1
+    assert math.isnan(rows.loc["train3", "test_accuracy"])
+    assert list(found.pairs[["first", "second", "second_seeds"]].itertuples(index=False)) == [
+        ("train1", "train2", 1)
+    ]
+
+
+def test_a_seed_that_the_notebook_leaves_out_is_not_missed_and_its_row_names_it(
+    tree: Path,
+) -> None:
+    page = make_page()
+    for experiment, rest in zip(page["experiments"], ((0,), (1,), (0, 1)), strict=True):
+        experiment["left_out"] = [seed for seed in (0, 1) if seed not in rest]
+        experiment["runs"] = {seed: experiment["runs"][seed] for seed in rest}
+    run_files(tree, "train2", 1).metrics.unlink()
+    rows = compare(page, Results(tree)).rows.set_index("experiment")
+    assert rows["status"].to_dict() == {
+        "train1": "complete; seed 1 left out",
+        "train2": "failed: seed 1 was not evaluated (no metrics.json); seed 0 left out",
+        "train3": "complete",
+    }
+    assert rows["seeds"].to_dict() == {"train1": 1, "train2": 0, "train3": 2}
+
+
+def test_experiments_that_are_the_same_runs_are_counted_once(tree: Path) -> None:
+    page = make_page(experiments=("train1", "train2", "again"), baseline="again")
+    page["experiments"][2]["runs"] = page["experiments"][0]["runs"]
+    found = compare(page, Results(tree))
+    rows = found.rows.set_index("experiment")
+    # The baseline stands for both, though it is declared last.
+    assert rows["status"].to_dict() == {
+        "train1": "complete; the same run as again",
+        "train2": "complete",
+        "again": "complete",
+    }
+    assert list(found.pairs[["first", "second"]].itertuples(index=False)) == [("train2", "again")]
+
+    # They count once as well for what a seed changes, and for how many are compared.
+    alone = compare(make_page(experiments=("train1", "train2")), Results(tree))
+    pair, expected = found.pairs.iloc[0], alone.pairs.iloc[0]
+    assert pair["p_holm"] == expected["p_holm"]
+    assert pair["difference"] == -expected["difference"]
+    figures = [name for name in rows if name.startswith(("test_", "val_", "tie"))]
+    for name, same in (("again", "train1"), ("train1", "train1"), ("train2", "train2")):
+        row = alone.rows.set_index("experiment").loc[same, figures]
+        pd.testing.assert_series_equal(rows.loc[name, figures], row, check_names=False)
+
+
+def test_the_best_experiment_does_not_tie_with_its_own_runs(tree: Path) -> None:
+    page = make_page(experiments=("train1", "train3", "again"))
+    page["experiments"][2]["runs"] = page["experiments"][1]["runs"]
+    for position, accuracy in enumerate((0.3, 0.9)):
+        one = page | {"experiments": [page["experiments"][position]]}
+        make_results(tree, one, accuracy=dict.fromkeys(("train1", "train3"), accuracy))
+    assert compare(page, Results(tree)).rows["tie"].to_dict() == {0: False, 1: False, 2: False}
+
+
+def test_runs_csv_says_which_run_is_whose(tree: Path, tmp_path: Path) -> None:
+    page = make_page(experiments=("train1", "nan"))
+    page["experiments"][1]["runs"] = {1: page["experiments"][0]["runs"][1]}
+    files = NotebookFiles(tmp_path / "made")
+    write_comparison(compare(page, Results(tree)), files)
+    one = page["experiments"][0]["runs"]
+    assert files.runs.read_text().splitlines() == [
+        "experiment,seed,run,fold",
+        f"train1,0,{one[0]},",
+        f"train1,1,{one[1]},",
+        f"nan,1,{one[1]},",
+    ]
+    assert read_runs(files.runs) == [
+        {"experiment": name, "seed": seed, "run": one[seed], "fold": ""}
+        for name, seed in (("train1", 0), ("train1", 1), ("nan", 1))
+    ]
 
 
 def test_a_notebook_without_any_run_is_still_a_table(tmp_path: Path) -> None:
@@ -417,8 +515,8 @@ def test_runs_measured_on_different_images_are_refused_and_both_named(tmp_path: 
     make_results(tmp_path, page)
     other = tmp_path / "other"
     make_results(other, page, counts={"test": 150})
-    shutil.rmtree(tmp_path / "shapes/train2")
-    shutil.copytree(other / "shapes/train2", tmp_path / "shapes/train2")
+    shutil.rmtree(experiment_folder(tmp_path, "train2"))
+    shutil.copytree(experiment_folder(other, "train2"), experiment_folder(tmp_path, "train2"))
     message = r"train1/seed0 and train2/seed0 .*200 and 150 images"
     with pytest.raises(ScratchbookError, match=message):
         compare(page, Results(tmp_path))
@@ -429,7 +527,7 @@ def test_runs_measured_on_different_images_are_refused_and_both_named(tmp_path: 
 
 def test_images_in_another_order_are_the_same_images(tree: Path) -> None:
     before = compare(make_page(), Results(tree))
-    with h5py.File(tree / "shapes/train2/seed0/predictions.h5", "r+") as file:
+    with h5py.File(run_files(tree, "train2").predictions, "r+") as file:
         group = file["best/test"]
         for name in ("logits", "labels", "index"):
             group[name][...] = group[name][...][::-1]
@@ -451,14 +549,14 @@ def test_more_than_fifty_experiments_are_compared_with_the_baseline_only(tmp_pat
     make_results(tmp_path, make_page(experiments=names[:2], seeds=(0,)))
     page = make_page(experiments=names, seeds=(0,))
     for experiment in page["experiments"][2:]:
-        folder = tmp_path / "shapes" / experiment["name"]
-        copy_experiment(tmp_path / "shapes/t01", folder, experiment["spec"])
+        source, folder = (experiment_folder(tmp_path, x) for x in ("t01", experiment["name"]))
+        copy_experiment(source, folder, experiment["spec"])
     pairs = compare(page, Results(tmp_path), resamples=100).pairs
     assert len(pairs) == 51
     assert set(pairs["first"]) == {"t00"}
 
 
-def test_all_four_tables_are_written_and_the_csv_reads_back(tree: Path) -> None:
+def test_all_five_tables_are_written_and_the_csv_reads_back(tree: Path) -> None:
     found = compare(make_page(), Results(tree))
     files = NotebookFiles(tree / "shapes")
     write_comparison(found, files)
@@ -467,6 +565,7 @@ def test_all_four_tables_are_written_and_the_csv_reads_back(tree: Path) -> None:
         "comparisons.csv",
         "compare.md",
         "compare.tex",
+        "runs.csv",
     }
     back = pd.read_csv(files.compare, keep_default_na=False, na_values=[""])
     np.testing.assert_array_equal(back["test_accuracy"], found.rows["test_accuracy"])
@@ -628,9 +727,8 @@ def test_very_many_experiments_are_compared_within_a_minute_and_two_gigabytes(
     few = page | {"experiments": page["experiments"][:10]}
     make_results(tmp_path, few, counts={"train": 50, "validation": 50, "test": 10_000})
     for i, one in enumerate(page["experiments"][10:]):
-        copy_experiment(
-            tmp_path / "shapes" / names[i % 10], tmp_path / "shapes" / one["name"], one["spec"]
-        )
+        source, folder = (experiment_folder(tmp_path, x) for x in (names[i % 10], one["name"]))
+        copy_experiment(source, folder, one["spec"])
     start = time.perf_counter()
     found = compare(page, Results(tmp_path))
     assert time.perf_counter() - start < 60
