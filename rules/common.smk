@@ -115,10 +115,12 @@ def check_networks():
 def write_partial_page():
     """Shows what is there when some runs failed; the workflow's exit code stays an error."""
     results = Results(Path(in_bucket(str(RESULTS.folder))))
-    if PLAN.open.issuperset(PLAN.wanted):
-        again = Plan(PROJECT, gpu=False)  # it has been trained since
-        if again.open.issuperset(again.wanted):
+    now = Plan(PROJECT, KEPT_IN, gpu=False)  # runs were trained since
+    try:
+        if now.open.issuperset(now.wanted):
             return
+    except ScratchbookError as error:
+        say(str(error))
     from scratchbook.report import partial
 
     partial.write_partial_page(
