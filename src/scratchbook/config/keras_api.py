@@ -100,7 +100,7 @@ def describe_defaults(frozen: dict[str, dict[str, Any]]) -> dict[str, dict[str, 
                 for argument in signature.parameters.values()
                 if argument.name in known - {"name"} and argument.default is not argument.empty
             }
-            if kind == "layer":
+            if kind == "layer" and "trainable" in known:
                 defaults["trainable"] = True
             if kind == "optimizer":
                 defaults["decay"] = 0.0
@@ -110,9 +110,13 @@ def describe_defaults(frozen: dict[str, dict[str, Any]]) -> dict[str, dict[str, 
 
 
 def _arguments_of(keras_class: type, kind: str) -> list[str]:
-    arguments = list(inspect.signature(keras_class).parameters)
+    parameters = inspect.signature(keras_class).parameters
+    arguments = list(parameters)
     if kind == "layer":
-        arguments += ["name", "trainable"]
+        arguments += ["name"]
+        # SpatialDropout2D takes what it names and nothing else.
+        takes_more = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+        arguments += ["trainable"] if takes_more else []
     if kind == "optimizer":
         arguments += ["decay"]  # the rule of Keras 2, see scratchbook.training.optimizers
     left_out = _NOT_ARGUMENTS | _LEFT_OUT.get(kind, set())
