@@ -21,9 +21,10 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from PIL import Image
 
-from result_trees import make_page, make_results
+from result_trees import DATA, make_page, make_results, run_files
 from scratchbook.cam.drift import write_drift
 from scratchbook.comparison import compare, write_comparison
+from scratchbook.keys import cam_key
 from scratchbook.report.architecture import setting_diff, shorthand, side_by_side, summary_table
 from scratchbook.report.architecture import settings as settings_of
 from scratchbook.report.chapter import write_chapter
@@ -31,11 +32,12 @@ from scratchbook.report.charts import curves
 from scratchbook.report.html import embedded_json, write_page
 from scratchbook.report.loading import Mistake, load_notebook
 from scratchbook.report.markdown import escape
+from scratchbook.report.partial import missing_runs
 from scratchbook.report.pictures import cam_sheet, mistake_sheet
 from scratchbook.report.rules import draw_rules, drawn_arrows, in_order
 from scratchbook.report.svg import SVG, finish_svg, plain
-from scratchbook.results.hdf5 import read_cam
-from scratchbook.results.paths import Results, RunFiles
+from scratchbook.results.hdf5 import leave_out_cam, read_cam
+from scratchbook.results.paths import Results
 from scratchbook.results.records import History
 
 TEMPLATES = Path(__file__).parents[1] / "report"
@@ -63,11 +65,20 @@ RULES = {
 }
 
 
-def make_cam(folder: Path, *, seed: int = 0):
-    """cam.h5 and drift.csv of one run: 4 epochs, 2 images on a 5×5 grid."""
+CAM = {"epochs": [1, 3, "last"], "images": 2, "layer": None, "method": "gradcam",
+       "target": "label"}  # fmt: skip
+
+
+def make_cam(results: Path, experiment: str = "train1", seed: int = 0, **told: Any) -> Path:
+    """Maps and drift of one run of a page with `cam=CAM`: 4 epochs, 2 images on a 5×5 grid.
+
+    `told` are other attributes of the maps. Returns their file.
+    """
     classes = ("circle", "square", "triangle")
     rng = np.random.default_rng(seed)
-    with h5py.File(folder / "cam.h5", "w") as file:
+    maps = run_files(results, experiment, seed).cam(cam_key(CAM))
+    maps.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(maps, "w") as file:
         file["maps"] = rng.normal(size=(4, 2, 5, 5)).astype(np.float32)
         file["epochs"] = [0, 1, 3, 8]
         file["images"] = [0, 1]
@@ -77,14 +88,18 @@ def make_cam(folder: Path, *, seed: int = 0):
         file.attrs.update(
             layer="conv2d", method="gradcam", target="label", grid="[5, 5]",
             input_size="[8, 8]", class_names=json.dumps(classes), flags='["GRID-TOO-SMALL"]',
+            missing="[]",
         )  # fmt: skip
-    write_drift(RunFiles(folder))
+        file.attrs.update(told)
+    write_drift(maps, Results(results).notebook("shapes").drift(experiment, seed))
+    return maps
 
 
 def make_data(results: Path, n: int = 750) -> None:
-    (results / "data").mkdir(parents=True)
+    data = Results(results).data(DATA)
+    data.parent.mkdir(parents=True)
     rng = np.random.default_rng(0)
-    with h5py.File(results / "data" / "shapes.h5", "w") as file:
+    with h5py.File(data, "w") as file:
         file["images"] = rng.integers(0, 256, (n, 8, 8, 3), dtype=np.uint8)
         file["names"] = [f"image-{i}.png" for i in range(n)]
         file["labels"], file["split"] = np.zeros(n, np.int64), np.zeros(n, np.uint8)
@@ -117,12 +132,12 @@ def render(page: dict[str, Any], results: Path, **more: Any) -> str:
 def whole(tmp_path_factory):
     """A notebook with nothing missing: the page as text, its results and its HTML."""
     results = tmp_path_factory.mktemp("whole") / "results"
-    page = make_page()
+    page = make_page(cam=CAM)
     make_data(results)
     make_all(results, page)
     for experiment in page["experiments"]:
         for seed in page["seeds"]:
-            make_cam(results / "shapes" / experiment["name"] / f"seed{seed}", seed=seed)
+            make_cam(results, experiment["name"], seed)
     html = render(
         page,
         results,
@@ -199,7 +214,7 @@ def test_every_figure_has_an_alternative_text_with_its_numbers(whole):
     for attributes in drawings:
         assert attributes["role"] == "img"
         assert re.search(r"\d", attributes["aria-label"])
-    metrics = json.loads((results / "shapes/train1/seed0/metrics.json").read_text())
+    metrics = json.loads(run_files(results, "train1").metrics.read_text())
     assert f"calibration error {metrics['splits']['test']['ece']:.3f}" in html
 
 
@@ -229,8 +244,7 @@ def test_the_page_shows_each_measured_figure_of_its_runs(whole):
     text = Elements(html).text
     for experiment in page["experiments"]:
         for seed in page["seeds"]:
-            folder = results / "shapes" / experiment["name"] / f"seed{seed}"
-            metrics = json.loads((folder / "metrics.json").read_text())
+            metrics = json.loads(run_files(results, experiment["name"], seed).metrics.read_text())
             for split in ("train", "validation", "test"):
                 assert f"{100 * metrics['splits'][split]['accuracy']['value']:.1f}" in text
     for word in ("differs from recorded", "GRID-TOO-SMALL", "snakemake --cores 2", "keras==3.15.1",
@@ -256,7 +270,7 @@ def test_machines_that_read_alike_are_told_once(tmp_path):
     page = make_page()
     make_data(tmp_path)
     make_all(tmp_path, page)
-    record = tmp_path / "shapes/train1/seed0/run.json"
+    record = run_files(tmp_path, "train1").record
     run = json.loads(record.read_text())
     run["hardware"] |= {"threads": 7}
     record.write_text(json.dumps(run))
@@ -344,20 +358,138 @@ def test_a_page_with_nothing_run_yet_says_so(tmp_path):
     assert "No run of this experiment is here yet" in (tmp_path / "shapes/notebook.md").read_text()
 
 
+def read_in_both(page: dict[str, Any], results: Path) -> tuple[str, str]:
+    """What report.html shows, and what notebook.md does, both without markup."""
+    html = re.sub(r"<(script|style)\b.*?</\1>", "", render(page, results), flags=re.DOTALL)
+    return Elements(html).text, re.sub(r"[\\*]", "", (results / "shapes/notebook.md").read_text())
+
+
+def test_a_diverged_seed_is_told_and_leaves_no_page_incomplete(tmp_path):
+    page = make_page()
+    make_data(tmp_path)
+    make_all(tmp_path, page, diverged={("train2", 0): 3, ("train3", 0): 1, ("train3", 1): 0})
+    for text in read_in_both(page, tmp_path):
+        assert "train2: seed 0 diverged in epoch 3" in text
+        assert "train3: seed 0 diverged in epoch 1" in text
+        assert "train3: seed 1 diverged, as the run that it starts from did" in text
+        for code in (
+            "The loss is not a number from epoch 3 on; the run diverged.",
+            "The loss is not a number from epoch 1 on; the run diverged.",
+        ):
+            assert code in text
+        assert "ncomplete." not in text
+        # Its runs are here, though none has a figure.
+        assert "No run of this experiment is here yet" not in text
+    notebook = load_notebook(page, Results(tmp_path))
+    assert [len(one.runs) for one in notebook.experiments] == [2, 1, 0]
+    assert not (tmp_path / "shapes/figures/train3-loss.svg").exists()
+    assert missing_runs([page], Results(tmp_path)) == []
+
+
+def test_a_seed_that_is_left_out_is_told_and_not_missed(tmp_path):
+    page = make_page()
+    page["experiments"][1] |= {"runs": {0: page["experiments"][1]["runs"][0]}, "left_out": [1, 7]}
+    make_data(tmp_path)
+    make_all(tmp_path, page)
+    for text in read_in_both(page, tmp_path):
+        for seed in (1, 7):
+            assert f"train2: seed {seed} is left out, as the notebook says" in text
+        assert "ncomplete." not in text
+        assert "missing" not in text
+
+
+@pytest.mark.parametrize(("baseline", "told"), [("train1", "again"), ("again", "train1")])
+def test_experiments_that_are_the_same_runs_say_so(tmp_path, baseline, told):
+    page = make_page(experiments=("train1", "train2", "again"), baseline=baseline)
+    page["experiments"][2]["runs"] = page["experiments"][0]["runs"]
+    make_data(tmp_path)
+    make_all(tmp_path, page)
+    for text in read_in_both(page, tmp_path):
+        assert f"Mind: {told}: these are the runs of {baseline}, counted once" in text
+        assert f"Mind: these are the runs of {baseline}, counted once" in text
+        assert text.count("counted once") == 2
+
+
+def test_maps_that_could_not_be_made_are_told_with_the_reason(tmp_path):
+    page = make_page(experiments=("train1", "train2"), seeds=(0, 1), cam=CAM)
+    make_data(tmp_path)
+    make_all(tmp_path, page)
+    make_cam(tmp_path, "train1", 0)
+    make_cam(tmp_path, "train1", 1, missing="[3, 5]")
+    make_cam(tmp_path, "train2", 0)
+    leave_out_cam(
+        run_files(tmp_path, "train2", 1).cam(cam_key(CAM)), "shapes.h5 is of other pixels"
+    )
+    for text in read_in_both(page, tmp_path):
+        assert (
+            "train1: seed 1: no weights were kept of epochs 3, 5, so Grad-CAM leaves them out"
+        ) in text
+        assert "train2: seed 1 has no Grad-CAM: shapes.h5 is of other pixels" in text
+        assert "ncomplete." not in text
+    figures = {file.stem for file in (tmp_path / "shapes/figures").glob("*-cam.svg")}
+    assert figures == {"train1-seed0-cam", "train1-seed1-cam", "train2-seed0-cam"}
+    assert not [
+        text
+        for text in load_notebook(page | {"cam": None}, Results(tmp_path)).remarks
+        if "Grad-CAM" in text
+    ]
+
+
+MIXED = {
+    "precision": ({"precision": "mixed_bfloat16"}, "float32", "mixed_bfloat16", "数值精度"),
+    "backend": ({"backend": "jax"}, "tensorflow", "jax", "后端"),
+    "Keras": ({"packages": {"keras": "3.99.0"}}, "3.15.1", "3.99.0", "Keras"),
+    "device": ({"device": "NVIDIA H200"}, "a CPU", "NVIDIA H200", "设备"),
+    "our code for loop": ({"training": {"loop": 2}}, "1", "2", "本软件的“训练循环”代码"),
+}
+
+
+@pytest.mark.parametrize("aspect", MIXED)
+def test_what_compared_runs_mix_is_told_in_the_languages_words(tmp_path, aspect):
+    page = make_page(experiments=("train1", "train2", "train3"))
+    page["experiments"][2]["runs"] = page["experiments"][0]["runs"]  # which count once
+    make_data(tmp_path)
+    make_all(tmp_path, page)
+    assert load_notebook(page, Results(tmp_path)).remarks == [
+        "train3: these are the runs of train1, counted once"
+    ]
+    changed, old, new, chinese = MIXED[aspect]
+    record = run_files(tmp_path, "train2", 1).record
+    record.write_text(json.dumps(json.loads(record.read_text()) | changed))
+    for text in read_in_both(page, tmp_path):
+        assert (
+            f"Runs that are compared were not made alike. {aspect}: {old} (train1 seed 0, train1 "
+            f"seed 1, train2 seed 0), {new} (train2 seed 1)."
+        ) in text
+        assert text.count("not made alike") == 1
+        assert "ncomplete." not in text
+    for text in read_in_both(page | {"language": "zh"}, tmp_path):
+        assert (
+            f"所比较的运行并非在相同条件下得到。{chinese}：{old}（train1 随机种子 0, train1 "
+            f"随机种子 1, train2 随机种子 0）, {new}（train2 随机种子 1）。"
+        ) in text
+
+
 @pytest.mark.parametrize(
     ("broken", "content"),
     [("run.json", "{"), ("history.csv", ""), ("metrics.json", "nonsense"), ("predictions.h5", ""),
-     ("cam.h5", "no"), ("drift.csv", "")],
+     ("cam.h5", "no"), ("drift.csv", ""), ("data.h5", "no")],
 )  # fmt: skip
 def test_one_broken_file_spoils_no_page(tmp_path, broken, content):
-    page = make_page(experiments=("train1", "train2"), seeds=(0,))
+    page = make_page(experiments=("train1", "train2"), seeds=(0,), cam=CAM)
+    make_data(tmp_path)
     make_all(tmp_path, page)
-    folder = tmp_path / "shapes/train1/seed0"
-    make_cam(folder)
-    (folder / broken).write_text(content)
+    run, made = run_files(tmp_path, "train1"), Results(tmp_path)
+    files = {
+        "run.json": run.record, "history.csv": run.history, "metrics.json": run.metrics,
+        "predictions.h5": run.predictions, "cam.h5": make_cam(tmp_path),
+        "drift.csv": made.notebook("shapes").drift("train1", 0), "data.h5": made.data(DATA),
+    }  # fmt: skip
+    assert files[broken].exists()
+    files[broken].write_text(content)
     text = Elements(render(page, tmp_path)).text
     assert "train 2" in text
-    if broken in ("run.json", "history.csv", "metrics.json"):
+    if broken in ("run.json", "history.csv", "metrics.json", "data.h5"):
         assert "incomplete" in text
 
 
@@ -437,8 +569,7 @@ def test_only_what_xml_forbids_is_dropped_from_a_text():
     [((8, 8), np.s_[:, :]), ((3, 6), np.s_[2:5, 1:7]), ((9, 9), np.s_[:, :])],
 )
 def test_maps_are_laid_over_what_the_network_sees_of_a_picture(tmp_path, seen, window):
-    make_cam(tmp_path)
-    cam = replace(read_cam(RunFiles(tmp_path)), input_size=seen)
+    cam = replace(read_cam(make_cam(tmp_path)), input_size=seen)
     pictures = list(np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8))
     stored = ElementTree.fromstring(cam_sheet(cam, pictures)).iterfind(f".//{{{SVG}}}defs/*")
     for picture, image in zip(pictures, stored, strict=True):
@@ -572,14 +703,14 @@ def test_an_experiment_may_have_the_name_of_a_missing_value(tmp_path):
         ("nan", "null"), ("nan", "none"), ("null", "none")
     ]  # fmt: skip
     assert all(row["recorded"] is None for row in notebook.rows if row["experiment"] == "none")
-    make_all(tmp_path, page | {"seeds": [0, 1]})  # the second seed is then missing
+    make_all(tmp_path, make_page(experiments=names))  # with a second seed
     assert {row["seeds"] for row in load_notebook(page, Results(tmp_path)).rows} == {2}
 
 
 def test_one_pair_and_one_core_are_told_in_the_singular(tmp_path):
     page = make_page(seeds=(0,))  # of three pairs, two are with the baseline
     make_all(tmp_path, page)
-    for file in tmp_path.glob("shapes/*/seed0/run.json"):
+    for file in tmp_path.glob("runs/*/seed0/run.json"):
         file.write_text(file.read_text().replace('"cores": 2', '"cores": 1'))
     text = Elements(render(page, tmp_path)).text
     assert "The other 1 pair" in text
@@ -590,7 +721,7 @@ def test_one_pair_and_one_core_are_told_in_the_singular(tmp_path):
 def test_the_data_set_has_the_images_of_the_run_that_trains_on_most(tmp_path):
     page = make_page(seeds=(0,))
     make_all(tmp_path, page)
-    file = tmp_path / "shapes/train1/seed0/run.json"
+    file = run_files(tmp_path, "train1").record
     file.write_text(file.read_text().replace('"train": 400', '"train": 300'))
     assert "(400 train, 150 validation, 200 test images)" in Elements(render(page, tmp_path)).text
 
@@ -622,7 +753,9 @@ def test_notebook_md_has_the_form_of_the_seeds(whole):
     assert "### id: `shapes-1030`" in lines
     assert "### results" in lines
     assert "> note on train1" in lines
-    assert any(re.match(r"> weights: `.*\.weights\.h5`", line) for line in lines)
+    (run, _) = whole[0]["experiments"][0]["runs"].values()
+    weights = rf"> weights: `{run}/checkpoints/shapes-1030-06-0\.60\.weights\.h5`"
+    assert any(re.fullmatch(weights, line) for line in lines)
     for link in re.findall(r"\]\((figures/[^)]*)\)", text):
         assert (whole[1] / "shapes" / link).exists()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from scratchbook.language import tr
 from scratchbook.results.records import Git, RunRecord
 
 MOST = 4  # runs that are named of each kind
@@ -49,18 +50,21 @@ def mixtures(runs: Mapping[str, RunRecord]) -> list[str]:
         runs: by what they are called.
 
     Returns:
-        `precision: float32 (few seed 0), mixed_bfloat16 (few seed 1, many seed 0)`, one for each.
+        `precision: float32 (few seed 0), mixed_bfloat16 (few seed 1, many seed 0)`, one for each,
+        in the language that is spoken.
     """
     aspects: dict[str, Callable[[RunRecord], object]] = {
-        "precision": lambda run: run["precision"],
-        "backend": lambda run: run["backend"],
-        "Keras": lambda run: run["packages"].get("keras", "unknown"),
-        "device": lambda run: run["device"],
-        "prepared data": lambda run: run["data"]["arrays_sha256"][:7],
+        tr("precision"): lambda run: run["precision"],
+        tr("backend"): lambda run: run["backend"],
+        "Keras": lambda run: run["packages"].get("keras", tr("unknown")),
+        tr("device"): lambda run: run["device"],
+        tr("prepared data"): lambda run: run["data"]["arrays_sha256"][:7],
     }
     numbers = {name for run in runs.values() for name in run["training"]}
     for name in sorted(numbers):
-        aspects[f"our code for {name}"] = lambda run, name=name: run["training"].get(name)  # type: ignore[misc]
+        aspects[tr("our code for {feature}", feature=tr(name))] = lambda run, name=name: run[
+            "training"
+        ].get(name)  # type: ignore[misc]
     found = []
     for aspect, value_of in aspects.items():
         who: dict[str, list[str]] = {}
@@ -68,14 +72,18 @@ def mixtures(runs: Mapping[str, RunRecord]) -> list[str]:
             if (value := value_of(run)) is not None:
                 who.setdefault(str(value), []).append(name)
         if len(who) > 1:
-            told = (f"{value} ({_listed(names)})" for value, names in who.items())
-            found.append(f"{aspect}: {', '.join(told)}")
+            told = (
+                tr("{value} ({runs})", value=value, runs=_listed(names))
+                for value, names in who.items()
+            )
+            found.append(tr("{aspect}: {values}", aspect=aspect, values=", ".join(told)))
     return found
 
 
 def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MOST} more" if len(names) > MOST else ""
-    return ", ".join(names[:MOST]) + more
+    listed = ", ".join(names[:MOST])
+    more = len(names) - MOST
+    return tr("{runs} and {n} more", runs=listed, n=more) if more > 0 else listed
 
 
 def describe_git(folder: Path) -> Git:

@@ -238,6 +238,7 @@ def _machine_readable(notebooks: list[Notebook]) -> dict[str, Any]:
                 "dataset": notebook.page["dataset"],
                 "seeds": notebook.page["seeds"],
                 "problems": notebook.problems,
+                "remarks": notebook.remarks,
                 "key_results": [
                     {"text": claim.text, "status": claim.status, "recorded": recorded}
                     for claim, recorded in notebook.claims

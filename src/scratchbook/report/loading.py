@@ -22,6 +22,7 @@ from scratchbook.diagnoses import Finding, diagnose
 from scratchbook.errors import ScratchbookError
 from scratchbook.keys import cam_key
 from scratchbook.language import tr, tr_n
+from scratchbook.provenance import mixtures
 from scratchbook.results.errors import DamagedError, MissingError, readable
 from scratchbook.results.hdf5 import maps_missing, open_predictions
 from scratchbook.results.paths import NotebookFiles, Results, RunFiles
@@ -99,7 +100,8 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Notebook:
-    """A page with all that its results folder holds; `problems` tells what it does not."""
+    """A page with all that its results folder holds; `problems` tells what it does not, and
+    `remarks` what else a reader must know of its runs."""
 
     page: Page
     experiments: list[Experiment]
@@ -109,6 +111,7 @@ class Notebook:
     claims: list[tuple[Claim, float | None]]
     diagnoses: list[Finding]
     problems: list[str]
+    remarks: list[str]
 
     @property
     def name(self) -> str:
@@ -175,9 +178,9 @@ def load_notebook(page: Page, results: Results, tables: Results | None = None) -
         _load_experiment(declared, page, results, compared, by_name.get(declared["name"], {}))
         for declared in page["experiments"]
     ]
-    for experiment in experiments:
-        told = [*experiment.missing, *experiment.remarks]
-        problems += [f"{experiment.name}: {text}" for text in told]
+    problems += [f"{one.name}: {text}" for one in experiments for text in one.missing]
+    remarks = [f"{one.name}: {text}" for one in experiments for text in one.remarks]
+    remarks += _mixtures(experiments)
     settings = settings_of([experiment["spec"] for experiment in page["experiments"]])
     claims = [_claim(result, rows, settings) for result in page["key_results"]]
     data = None
@@ -194,7 +197,9 @@ def load_notebook(page: Page, results: Results, tables: Results | None = None) -
     except ScratchbookError as error:
         diagnoses = []
         problems.append(tr("nothing is diagnosed: {error}", error=error))
-    return Notebook(page, experiments, shown, _records(pairs), data, claims, diagnoses, problems)
+    return Notebook(
+        page, experiments, shown, _records(pairs), data, claims, diagnoses, problems, remarks
+    )
 
 
 def read_pictures(data: Prepared | None, index: np.ndarray) -> list[np.ndarray | None]:
@@ -302,6 +307,20 @@ def _twin(declared: DeclaredExperiment, page: Page) -> str:
     same = [one["name"] for one in page["experiments"] if list(one["runs"].values()) == runs]
     first = page["baseline"] if page["baseline"] in same else same[0]
     return "" if first == declared["name"] or not runs else first
+
+
+def _mixtures(experiments: list[Experiment]) -> list[str]:
+    """A sentence for each thing in which runs that are compared differ though nobody asked for it.
+    A run that two experiments have counts once."""
+    runs: dict[Path, tuple[str, RunRecord]] = {}
+    for one in experiments:
+        for run in one.runs:
+            name = tr("{experiment} seed {seed}", experiment=one.name, seed=run.seed)
+            runs.setdefault(run.files.folder, (name, run.record))
+    return [
+        tr("Runs that are compared were not made alike. {mixture}.", mixture=text)
+        for text in mixtures(dict(runs.values()))
+    ]
 
 
 def _maps_missing(run: Run) -> list[str]:

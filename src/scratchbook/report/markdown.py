@@ -99,11 +99,13 @@ def _fenced(text: str, language: str = "") -> str:
 
 def _experiment(experiment: Experiment, notebook: Notebook, drawn: dict[str, str]) -> list[str]:
     declared, name = experiment.declared, experiment.name
-    incomplete = tr("Incomplete.")
+    incomplete, mind = tr("Incomplete."), tr("Mind:")
     blocks = [f"## {escape(heading(name, declared['title']))}"]
-    blocks.append(_quote([f"**{incomplete}** {_line(text)}" for text in experiment.missing]))
+    told = [f"**{incomplete}** {_line(text)}" for text in experiment.missing]
+    told += [f"**{mind}** {_line(text)}" for text in experiment.remarks]
+    blocks.append(_quote(told))
     if (first := experiment.record) is None:
-        blocks.append(tr("No run of this experiment is here yet."))
+        blocks.append("" if experiment.remarks else tr("No run of this experiment is here yet."))
     else:
         blocks.append(f"### id: {_code(first['id'])}")
         blocks.append(f"## arch: {escape(shorthand(first['layers']))}")

@@ -79,9 +79,9 @@ def settling(drift: pd.DataFrame | None) -> str:
 
 
 def weights_lines(experiment: Experiment) -> list[str]:
-    """The file that holds each run's best weights, from the experiment's folder."""
+    """The file that holds each run's best weights, from the folder of all finished runs."""
     return [
-        f"{run.files.folder.name}/{run.files.checkpoints.name}/{checkpoint['file']}"
+        f"{run.files.name}/{run.files.checkpoints.name}/{checkpoint['file']}"
         for run in experiment.runs
         for checkpoint in run.record["checkpoints"]
         if "best" in checkpoint["kept_for"]
@@ -148,7 +148,7 @@ def cautions(notebook: Notebook) -> list[str]:
         told.append(tr("Its runs were made by different commits of the code."))
     if len({run.record["data"]["sha256"] for run in notebook.runs}) > 1:
         told.append(tr("Its runs were made on different versions of the data."))
-    return told
+    return told + notebook.remarks
 
 
 def cell(value: float | None, form: str) -> str:

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+from scratchbook.language import mark
 from scratchbook.specs import KerasObject, Spec
 
 TRAINING: dict[str, int] = {
-    "loop": 1,  # order of the images, random states of an epoch, measures, the best epoch
-    "initialisation": 1,
-    "layers": 1,
-    "losses": 1,
-    "optimizers": 1,
-    "predictions": 1,
-    "augmentation": 1,
-    "backbones": 1,
-    "callbacks": 1,
-    "residual blocks": 1,
-    "samples": 1,
-    "schedules": 1,
-    "test-time flips": 1,
-    "validation on test": 1,
-    "warm starts": 1,
-    "whitening": 1,
+    mark("loop"): 1,  # order of the images, random states of an epoch, measures, the best epoch
+    mark("initialisation"): 1,
+    mark("layers"): 1,
+    mark("losses"): 1,
+    mark("optimizers"): 1,
+    mark("predictions"): 1,
+    mark("augmentation"): 1,
+    mark("backbones"): 1,
+    mark("callbacks"): 1,
+    mark("residual blocks"): 1,
+    mark("samples"): 1,
+    mark("schedules"): 1,
+    mark("test-time flips"): 1,
+    mark("validation on test"): 1,
+    mark("warm starts"): 1,
+    mark("whitening"): 1,
 }
 """One a feature. A run keeps those of the features that it used; where two runs have others, the
 page says so. They are no part of a run's key: an update orders no training."""
