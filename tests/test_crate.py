@@ -12,7 +12,7 @@ import pytest
 from rocrate.rocrate import ROCrate
 
 from projects import REPOSITORY
-from result_trees import make_page
+from result_trees import DATA, make_page, run_files
 from scratchbook.crate import write_crate
 from scratchbook.results.paths import Results
 from test_report import make_all, make_data
@@ -43,7 +43,7 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str,
         shutil.copy(REPOSITORY / name, root / name)
     for experiment in page["experiments"]:
         for seed in page["seeds"]:
-            (root / "results/shapes" / experiment["name"] / f"seed{seed}/checkpoints").mkdir()
+            run_files(root / "results", experiment["name"], seed).checkpoints.mkdir()
     (root / "results/shapes/notebook.md").write_text("# Goal\n")
     (root / "report.html").write_text("<!doctype html>")
     describe(root, page)
@@ -92,14 +92,14 @@ def test_every_run_is_an_action_with_its_instrument_inputs_outputs_and_times(des
         assert action["object"]
         assert action["result"]
     whole = next(one for one in actions if one["instrument"] is crate.mainEntity)
-    assert {one.id for one in whole["object"]} == {*CONFIG, "results/data/shapes.h5"}
+    assert {one.id for one in whole["object"]} == {*CONFIG, f"results/data/{DATA}.h5"}
     assert {"report.html", "results/shapes/compare.csv"} <= {one.id for one in whole["result"]}
     seeds = [one["object"][0]["value"] for one in actions if one is not whole]
     assert sorted(seeds) == sorted(page["seeds"] * len(page["experiments"]))
 
 
 def test_the_data_carry_the_hash_of_their_source(described) -> None:
-    data = ROCrate(described[0]).dereference("results/data/shapes.h5")
+    data = ROCrate(described[0]).dereference(f"results/data/{DATA}.h5")
     assert data["identifier"]["propertyID"] == "sha256"
     assert data["identifier"]["value"] == "ab" * 32
 

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from projects import REPOSITORY, make_project, planned, scratchbook
-from result_trees import make_page, make_results
+from projects import REPOSITORY, make_project, planned, run_of, scratchbook
+from result_trees import make_page, make_results, run_files
 from scratchbook.comparison import compare, write_comparison
 from scratchbook.config.notebooks import GridMember, Notebook
 from scratchbook.config.project import load_project
@@ -204,7 +204,7 @@ def test_members_are_checked_listed_and_planned_like_any_experiment(tmp_path: Pa
     )
     assert "halves: 3 experiments, every network builds" in scratchbook(project, "check").stdout
     jobs = planned(project)
-    assert {f"train_run halves/sweep-{rate}/0" for rate in ("0_1", "0_01")} <= jobs
+    assert {f"train_run {run_of(project, f'sweep-{rate}')}" for rate in ("0_1", "0_01")} <= jobs
     trial = load_project(folder=project).trial("halves")
     json.dumps(trial, allow_nan=False)
     assert trial["experiments"][1]["point"] == {"optimizer.learning_rate": 0.1}
@@ -216,15 +216,16 @@ def report(results: Path, points: dict[str, dict[str, Any]], gone: str = "") -> 
     for experiment in page["experiments"][1:]:
         experiment |= {"group": "sweep", "point": points[experiment["name"]], "parent": "one"}
     page["grids"] = [{"name": "sweep", "title": "many rates", "notes": ["A note on all."]}]
-    folder = make_results(results, page)
+    make_results(results, page)
     if gone:
-        (folder / gone / "seed0" / "run.json").unlink()
+        run_files(results, gone).record.unlink()
     made = Results(results)
-    write_comparison(compare(page, made, resamples=20), made.notebook(page["name"]))
+    files = made.notebook(page["name"])
+    write_comparison(compare(page, made, resamples=20), files)
     write_chapter(page, made)
     write_page([page], made, REPOSITORY / "report", results / "report.html", "snakemake")
     return (
-        (folder / "notebook.md").read_text(encoding="utf-8"),
+        files.page.read_text(encoding="utf-8"),
         (results / "report.html").read_text(encoding="utf-8"),
     )
 

@@ -17,13 +17,13 @@ from babel.messages.extract import extract_from_dir
 from babel.messages.pofile import read_po
 
 from projects import REPOSITORY
-from result_trees import make_page
+from result_trees import make_page, run_files
 from scratchbook.comparison import compare, resolve_claim
 from scratchbook.language import LOCALE, speaking, tr, tr_n
 from scratchbook.report.chapter import write_chapter
 from scratchbook.report.html import write_page
 from scratchbook.results.paths import Results
-from test_report import RULES, TEMPLATES, make_all, make_cam, make_data
+from test_report import CAM, RULES, TEMPLATES, make_all, make_cam, make_data
 
 KEYWORDS = {
     "tr": None, "tr_n": (1, 2), "mark": None,
@@ -121,19 +121,24 @@ def test_a_message_is_english_unless_another_language_is_spoken() -> None:
 
 @pytest.fixture(scope="module")
 def chinese(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path, str]:
-    """A Chinese notebook with a missing run: its page, results and HTML."""
+    """A Chinese notebook with a missing run, one that diverged, one that is left out, one of
+    another machine, and maps with a gap: its page, results and HTML."""
     results = tmp_path_factory.mktemp("chinese") / "results"
     page = make_page(
         title="形状", goal="哪个网络能分清形状？", lang="zh", notes=["我的笔记，an English note"],
-        language="zh", reach=0.6,
+        language="zh", reach=0.6, cam=CAM,
     )  # fmt: skip
     page["key_results"] = [{"text": "最好 {train3.val_accuracy:.2f}", "recorded": 0.83}]
     for number, experiment in enumerate(page["experiments"]):
         experiment |= {"title": "网络", "notes": [f"笔记 {number}"]}
     make_data(results)
-    make_all(results, page, classes=("圆", "方", "三角"))
-    make_cam(results / "shapes/train1/seed0")
-    (results / "shapes/train2/seed1/run.json").unlink()
+    page["experiments"][2] |= {"left_out": [7]}
+    make_all(results, page, classes=("圆", "方", "三角"), diverged={("train1", 1): 3})
+    make_cam(results, missing="[5]")
+    run_files(results, "train2", 1).record.unlink()
+    record = run_files(results, "train3").record
+    other = {"packages": {"keras": "3.99.0"}, "training": {"loop": 2}}
+    record.write_text(json.dumps(json.loads(record.read_text()) | other))
     write_chapter(page, Results(results), processes=2)
     write_page(
         [page], Results(results), TEMPLATES, results / "report.html", "snakemake", rules=RULES,
@@ -148,7 +153,7 @@ NAMES = set(
     re.findall(
         r"\w+",
         """train1 train2 train3 train shapes seed0 Shapes made up id CSV Markdown LaTeX JSON UTC CPU
-        F1 AUROC Brier Grad CAM GRID TOO SMALL Spearman sha256 Scratchbook Python keras tensorflow
+        F1 AUROC Brier Grad CAM GRID TOO SMALL Spearman sha256 Scratchbook Python keras Keras tensorflow
         cpu numpy float32 conv2d compare csv run json all draw2 draw report png image an English
         note UNDERTRAINED SEED NOISE circle square triangle MFLOP""",
     )
@@ -176,6 +181,10 @@ def test_the_chinese_page_leaves_nothing_in_english(chinese) -> None:
         "主要结果",
         "本页不完整",
         "缺少随机种子 1 的结果",
+        "随机种子 1 在第 3 轮发散",
+        "不包括随机种子 7",
+        "第 5 轮的权重没有保留",
+        "本软件的“训练循环”代码：1",
         "更好：",
         "与原记录不同",
         "复现",

@@ -14,7 +14,7 @@ from scratchbook.report.html import write_page
 from scratchbook.results.paths import Results
 from test_grids import RATES, report
 from test_language import chinese  # noqa: F401 -- a fixture
-from test_report import TEMPLATES, make_all, make_cam, make_data
+from test_report import CAM, TEMPLATES, make_all, make_cam, make_data
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -25,10 +25,10 @@ if CHROMIUM is None:
 @pytest.fixture(scope="module")
 def page_file(tmp_path_factory) -> Path:
     results = tmp_path_factory.mktemp("page") / "results"
-    page = make_page(goal="理解 which net tells the shapes apart?")
+    page = make_page(goal="理解 which net tells the shapes apart?", cam=CAM)
     make_data(results)
     make_all(results, page)
-    make_cam(results / "shapes/train1/seed0")
+    make_cam(results)
     write_chapter(page, Results(results))
     write_page([page], Results(results), TEMPLATES, results / "report.html", "snakemake --cores 2")
     return results / "report.html"
