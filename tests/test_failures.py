@@ -15,13 +15,13 @@ import pandas as pd
 import pytest
 
 from projects import NOTEBOOK, REPOSITORY, make_project, planned, run_of, snakemake
-from result_trees import make_page, make_results
+from result_trees import make_page, make_results, run_files
 from scratchbook.comparison import compare, write_comparison
 from scratchbook.errors import ScratchbookError
 from scratchbook.evaluation import write_metrics
 from scratchbook.report.chapter import write_chapter
 from scratchbook.report.html import write_page
-from scratchbook.results.paths import Results
+from scratchbook.results.paths import Results, RunFiles
 
 WILD = NOTEBOOK.replace(
     "    title: a wide net\n",
@@ -97,14 +97,15 @@ def test_a_run_that_answers_with_nan_has_a_row_that_says_so_beside_the_others(
     tmp_path: Path,
 ) -> None:
     page = make_page()
-    folder = make_results(tmp_path, page)
+    make_results(tmp_path, page)
     for seed in page["seeds"]:
-        run = folder / "train2" / f"seed{seed}"
-        with h5py.File(run / "predictions.h5", "r+") as file:
+        run = run_files(tmp_path, "train2", seed)
+        with h5py.File(run.predictions, "r+") as file:
             for split in ("train", "validation", "test"):
                 file[f"best/{split}/logits"][:] = np.nan
-        write_metrics(run / "predictions.h5", run / "metrics.json")
+        write_metrics(run.predictions, run.metrics)
     html, text = rendered(page, tmp_path)
+    folder = tmp_path / page["name"]
     rows = pd.read_csv(folder / "compare.csv").set_index("experiment")
     assert rows.loc["train2", "status"].startswith("failed: seed 0 best/train: the logits of 400")
     assert rows.loc[["train1", "train3"], "status"].eq("complete").all()
@@ -117,7 +118,8 @@ def test_a_run_that_answers_with_nan_has_a_row_that_says_so_beside_the_others(
 
 def test_a_history_of_no_bytes_is_named_and_the_other_runs_stand(tmp_path: Path) -> None:
     page = make_page()
-    history = make_results(tmp_path, page) / "train2/seed0/history.csv"
+    make_results(tmp_path, page)
+    history = run_files(tmp_path, "train2").history
     history.write_text("")
     html, text = rendered(page, tmp_path)
     for said in (html, text):
@@ -150,13 +152,13 @@ def test_results_that_cannot_be_written_are_one_readable_message(tmp_path: Path)
 
 def test_a_test_split_of_one_class_is_compared_and_shown(tmp_path: Path) -> None:
     page = make_page()
-    folder = make_results(tmp_path, page, classes=("dark", "light"))
-    for predictions in folder.glob("*/*/predictions.h5"):
-        with h5py.File(predictions, "r+") as file:
+    store = make_results(tmp_path, page, classes=("dark", "light"))
+    for run in map(RunFiles, store.glob("*/seed*")):
+        with h5py.File(run.predictions, "r+") as file:
             file["best/test/labels"][:] = file["last/test/labels"][:] = 0
-        write_metrics(predictions, predictions.with_name("metrics.json"))
+        write_metrics(run.predictions, run.metrics)
     html, _ = rendered(page, tmp_path)
-    rows = pd.read_csv(folder / "compare.csv")
+    rows = pd.read_csv(tmp_path / page["name"] / "compare.csv")
     assert rows["status"].eq("complete").all()
     assert rows["test_accuracy"].between(0, 1).all()
     assert "PRIOR-COLLAPSE" not in html
@@ -164,17 +166,17 @@ def test_a_test_split_of_one_class_is_compared_and_shown(tmp_path: Path) -> None
 
 def test_a_run_without_test_images_is_refused_and_its_row_says_so(tmp_path: Path) -> None:
     page = make_page(seeds=(0,))
-    folder = make_results(tmp_path, page)
-    run = folder / "train2/seed0"
-    with h5py.File(run / "predictions.h5", "r+") as file:
+    make_results(tmp_path, page)
+    run = run_files(tmp_path, "train2")
+    with h5py.File(run.predictions, "r+") as file:
         for when in ("best", "last"):
             for key in ("logits", "labels", "index"):
                 none = file[f"{when}/test/{key}"][:0]
                 del file[f"{when}/test/{key}"]
                 file[f"{when}/test/{key}"] = none
     with pytest.raises(ScratchbookError, match="best/test holds no image"):
-        write_metrics(run / "predictions.h5", run / "metrics.json")
+        write_metrics(run.predictions, run.metrics)
     rendered(page, tmp_path)
-    status = pd.read_csv(folder / "compare.csv").set_index("experiment")["status"]
+    status = pd.read_csv(tmp_path / page["name"] / "compare.csv").set_index("experiment")["status"]
     assert "best/test holds no image" in status["train2"]
     assert status["train1"] == status["train3"] == "complete"
