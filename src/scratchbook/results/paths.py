@@ -204,6 +204,6 @@ def run_name(key: str, seed: int | str) -> str:
 def seed_of(name: str) -> int | None:
     """The seed of the run whose folder has this name, `seed0` or, of an earlier one,
     `20261128T120000Z-seed0`; None where it is no run's."""
-    before, _, digits = name.rpartition("seed")
-    is_one = digits.isdecimal() and (not before or before.endswith("-"))
+    before, seed, digits = name.rpartition("seed")
+    is_one = seed and digits.isdecimal() and (not before or before.endswith("-"))
     return int(digits) if is_one else None
