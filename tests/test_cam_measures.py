@@ -175,7 +175,7 @@ def record(maps, epochs, **more):
         "labels": np.zeros(images, int), "class_names": ["cat", "dog"],
         "probability": np.full((len(maps), images, 2), 0.5, np.float32), "random_head": None,
         "layer": "conv", "method": "gradcam", "target": "label",
-        "grid": (8, 8), "input_size": (16, 16), "flags": [],
+        "grid": (8, 8), "input_size": (16, 16), "flags": [], "missing": [], "diverged": None,
     }  # fmt: skip
     return CamMaps(maps=maps.astype(np.float32), epochs=np.array(epochs), **(usual | more))
 
@@ -243,27 +243,27 @@ def test_without_a_baseline_its_columns_are_there_and_empty():
 
 
 def test_drift_csv_has_one_row_an_epoch_and_no_leftover_beside_it(tmp_path):
-    run = RunFiles(tmp_path)
-    write_cam(run.cam, record(random_maps(), [0, 1, 2]))
-    write_drift(run)
-    assert pd.read_csv(tmp_path / "drift.csv")["epoch"].tolist() == [0, 1, 2]
-    assert {p.name for p in tmp_path.iterdir()} == {"cam.h5", "drift.csv"}
+    maps, made = tmp_path / "cam.h5", tmp_path / "drift/wide/seed0.csv"
+    write_cam(maps, record(random_maps(), [0, 1, 2]))
+    write_drift(maps, made)
+    assert pd.read_csv(made)["epoch"].tolist() == [0, 1, 2]
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [maps, made]
 
 
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"layer": "pool"}, "layer is pool, but .*seed0/cam.h5 has conv"),
+        ({"layer": "pool"}, r"layer is pool, but .*seed0/derived/cam-7\.h5 has conv"),
         ({"grid": (4, 4)}, "grid is"),
         ({"images": np.arange(1, 7)}, "images is"),
     ],
 )
 def test_maps_of_another_layer_are_no_baseline(tmp_path, changed, told):
-    mine, other = (RunFiles(tmp_path / f"seed{seed}") for seed in (0, 1))
-    write_cam(mine.cam, record(random_maps(), [0, 1, 2]))
-    write_cam(other.cam, record(random_maps(), [0, 1, 2], **changed))
-    with pytest.raises(ScratchbookError, match=rf"seed1/cam\.h5: its {told}"):
-        write_drift(mine, [other])
+    mine, other = (RunFiles(tmp_path / f"seed{seed}").cam("7") for seed in (0, 1))
+    write_cam(mine, record(random_maps(), [0, 1, 2]))
+    write_cam(other, record(random_maps(), [0, 1, 2], **changed))
+    with pytest.raises(ScratchbookError, match=rf"seed1/derived/cam-7\.h5: its {told}"):
+        write_drift(mine, tmp_path / "drift.csv", [other])
 
 
 # ------------------------------------------------------------------ which images, which epochs

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from projects import REPOSITORY
-from result_trees import make_page, make_results, make_spec
+from result_trees import made_key, make_page, make_results, make_spec, run_files
 from scratchbook.comparison import compare
 from scratchbook.comparison.tables import Comparison
 from scratchbook.comparison.verdict import COVERS_IMAGES
@@ -320,12 +320,12 @@ def test_a_run_that_collapsed_is_found_with_its_seeds(tmp_path: Path) -> None:
     page = make_page()
     make_results(tmp_path, page)
     for seed in (0, 1):
-        folder = tmp_path / f"shapes/train2/seed{seed}"
-        with h5py.File(folder / "predictions.h5", "r+") as file:
+        run = run_files(tmp_path, "train2", seed)
+        with h5py.File(run.predictions, "r+") as file:
             for split in file["best"].values():
                 prior = np.bincount(split["labels"][...], minlength=3) / len(split["labels"])
                 split["logits"][...] = np.log(prior)
-        write_metrics(folder / "predictions.h5", folder / "metrics.json")
+        write_metrics(run.predictions, run.metrics)
     found = found_in(page, tmp_path)
     (collapsed,) = [one for one in found if one.code == "PRIOR-COLLAPSE"]
     assert (collapsed.experiment, collapsed.seeds) == ("train2", (0, 1))
@@ -336,14 +336,40 @@ def test_a_run_that_collapsed_is_found_with_its_seeds(tmp_path: Path) -> None:
 def test_a_diverged_run_without_metrics_is_found_in_its_history(tmp_path: Path) -> None:
     page = make_page(seeds=(0,))
     make_results(tmp_path, page)
-    folder = tmp_path / "shapes/train1/seed0"
-    (folder / "metrics.json").unlink()
-    text = (folder / "history.csv").read_text().splitlines()
+    run = run_files(tmp_path, "train1")
+    run.metrics.unlink()
+    text = run.history.read_text().splitlines()
     text[-1] = "8,nan,0.1,nan,0.1,0.001,1.0"
-    (folder / "history.csv").write_text("\n".join(text) + "\n")
+    run.history.write_text("\n".join(text) + "\n")
     found = found_in(page, tmp_path)
     (broken,) = [one for one in found if one.code == "NAN"]
     assert (broken.experiment, broken.evidence) == ("train1", {"epoch": 8})
+
+
+def test_a_run_that_diverged_is_told_its_epoch_alone(tmp_path: Path) -> None:
+    page = make_page()
+    make_results(tmp_path, page, diverged={("train2", 0): 6, ("train3", 0): 1, ("train3", 1): 1})
+    found = found_in(page, tmp_path)
+    broken = [one for one in found if one.code == "NAN"]
+    assert [(one.experiment, one.seeds, one.evidence) for one in broken] == [
+        ("train2", (0,), {"epoch": 6}),
+        ("train3", (0, 1), {"epoch": 1}),
+    ]
+    assert "not a number from epoch 6 on; the run diverged" in broken[0].message
+    # It is no longer judged by what its last whole epochs were on the way to.
+    judged = diagnose_run("train2", run_files(tmp_path, "train2", 0), LIMITS)
+    assert codes(judged) == ["NAN"]
+    assert "UNDERTRAINED" in codes(diagnose_run("train2", run_files(tmp_path, "train2", 1), LIMITS))
+
+
+def test_a_run_that_inherits_its_end_names_the_run_it_starts_from(tmp_path: Path) -> None:
+    page = make_page(seeds=(0,))
+    make_results(tmp_path, page, diverged={("train2", 0): 0})
+    (broken,) = [one for one in found_in(page, tmp_path) if one.code == "NAN"]
+    assert broken.experiment == "train2"
+    assert broken.message == "The run whose weights it starts from diverged."
+    with speaking("zh"):
+        assert re.search("[\u4e00-\u9fff]", broken.message)
 
 
 def test_a_recorded_finding_is_kept_beside_a_run_that_does_not_show_it(tmp_path: Path) -> None:
@@ -447,22 +473,26 @@ def test_a_finding_is_plain_data_that_speaks_the_language_it_is_shown_in(tmp_pat
         assert "train" not in said["LEAK"].message
 
 
-@pytest.mark.parametrize("file", ["history.csv", "metrics.json"])
+@pytest.mark.parametrize("file", ["history.csv", "derived/metrics.json"])
 def test_a_damaged_file_is_named_and_a_missing_one_passed_over(tmp_path: Path, file: str) -> None:
     page = make_page(seeds=(0,))
     make_results(tmp_path, page)
-    damaged = tmp_path / "shapes/train1/seed0" / file
+    run = run_files(tmp_path, "train1")
+    damaged = run.folder / file
     damaged.write_text("{", encoding="utf-8")
-    with pytest.raises(ScratchbookError, match=f"train1 seed 0 .*{re.escape(file)}"):
-        diagnose_run("train1", RunFiles(damaged.parent), LIMITS)
+    with pytest.raises(ScratchbookError, match=rf"{made_key('train1')} seed 0 .*{re.escape(file)}"):
+        diagnose_run("train1", run, LIMITS)
     damaged.unlink()
-    diagnose_run("train1", RunFiles(damaged.parent), LIMITS)
+    diagnose_run("train1", run, LIMITS)
 
 
-def test_a_run_of_another_spec_is_not_judged(tmp_path: Path) -> None:
-    page = make_page(seeds=(0,))
+def test_only_the_runs_that_the_page_names_are_judged(tmp_path: Path) -> None:
+    page = make_page(seeds=(0, 1))
     make_results(tmp_path, page)
-    assert "UNDERTRAINED" in codes(found_in(page, tmp_path))
+    assert {one.seeds for one in found_in(page, tmp_path) if one.code == "UNDERTRAINED"} == {(0, 1)}
     for one in page["experiments"]:
-        one["spec"] = one["spec"] | {"epochs": 9}
+        one |= {"runs": {1: one["runs"][1]}, "left_out": [0]}
+    assert {one.seeds for one in found_in(page, tmp_path) if one.code == "UNDERTRAINED"} == {(1,)}
+    for one in page["experiments"]:
+        one["runs"] = {1: f"shapes-{7:012x}/seed1"}  # of other settings, and not trained
     assert "UNDERTRAINED" not in codes(found_in(page, tmp_path))

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -54,10 +55,13 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return weight / weight.sum(axis=1, keepdims=True)
 
 
-def write_predictions(path: Path, splits: dict[str, SplitPredictions], classes: int) -> Path:
+def write_predictions(
+    path: Path, splits: dict[str, SplitPredictions], classes: int, **told: Any
+) -> Path:
     with h5py.File(path, "w") as file:
         file.attrs["class_names"] = json.dumps(names(classes))
         file.attrs["validation"] = "validation"
+        file.attrs.update(told)
         for when, epoch in (("best", 3), ("last", 5)):
             group = file.create_group(when)
             group.attrs["epoch"] = epoch
@@ -238,6 +242,35 @@ def test_a_run_whose_last_epoch_diverged_keeps_the_figures_of_its_best(tmp_path:
     assert "trouble" not in found
     assert found["splits"]["test"]["n"] == 30
     assert found["last"]["splits"] == {}
+
+
+def test_a_run_that_diverged_has_the_figures_of_its_last_whole_epochs_and_says_when(
+    tmp_path: Path,
+) -> None:
+    splits = {"train": random_split(40, 3), "test": random_split(30, 3)}
+    whole = evaluate(write_predictions(tmp_path / "whole.h5", splits, 3))
+    found = evaluate(write_predictions(tmp_path / "p.h5", splits, 3, diverged=6))
+    assert found == whole | {"diverged": 6}
+    assert "diverged" not in whole
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_a_run_that_diverged_at_once_has_no_figure_and_says_when(
+    tmp_path: Path, epoch: int
+) -> None:
+    path, output = tmp_path / "predictions.h5", tmp_path / "metrics.json"
+    with h5py.File(path, "w") as file:
+        file.attrs["class_names"], file.attrs["validation"] = json.dumps(names(3)), "test"
+        file.attrs["diverged"] = epoch
+    write_metrics(path, output)
+    assert json.loads(output.read_text()) == {
+        "epoch": 0, "validation": "test", "class_names": names(3), "splits": {},
+        "diverged": epoch, "last": {"epoch": 0, "splits": {}},
+    }  # fmt: skip
+    with h5py.File(path, "r+") as file:
+        del file.attrs["diverged"]  # without which it is no result but a damage
+    with pytest.raises(ScratchbookError, match="no group 'best'"):
+        evaluate(path)
 
 
 def test_a_split_without_images_is_refused(tmp_path: Path) -> None:

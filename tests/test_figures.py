@@ -11,7 +11,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from projects import scratchbook
+from projects import run_of, scratchbook
 from scratchbook.comparison.tables import COLUMNS
 from scratchbook.figures import COMPARED, FIGURES, Figure, Measured, Table, shown
 from scratchbook.results.hdf5 import open_predictions
@@ -64,7 +64,7 @@ def test_a_figure_that_is_declared_stands_in_every_table(project: Path) -> None:
 
 def specificity(project: Path, experiment: str) -> float:
     """The same from the answers themselves."""
-    run = Results(project / "results").run("halves", experiment, 0)
+    run = Results(project / "results").run(run_of(project, experiment))
     with open_predictions(run.predictions) as said:
         split, classes = said.read("best", "test"), range(len(said.class_names))
     answers = split.logits.argmax(axis=1)
@@ -102,7 +102,7 @@ def test_seeds_are_put_together_as_the_figure_says(
 
 
 def test_a_run_that_is_not_evaluated_has_the_figures_of_its_record_alone(finished: Path) -> None:
-    run = Results(finished / "results").run("halves", "wide", 0)
+    run = Results(finished / "results").run(run_of(finished, "wide"))
     record, metrics = (json.loads(file.read_text()) for file in (run.record, run.metrics))
     bare, whole = Measured(record, None), Measured(record, metrics)
     assert FIGURES["parameters"].of(bare) == record["parameters"]["total"]
