@@ -8,7 +8,8 @@ from pathlib import Path
 
 from rocrate.rocrate import ROCrate
 
-from projects import scratchbook, snakemake
+from projects import planned, run_of, scratchbook, snakemake
+from scratchbook.results.paths import Results
 
 
 def test_the_page_draws_the_rule_graph_that_snakemake_tells(finished: Path) -> None:
@@ -46,21 +47,25 @@ def test_the_command_renders_one_notebook_alone(project: Path) -> None:
     assert (project / "report.html").read_bytes() == before
 
 
-def test_the_command_refuses_results_of_what_is_declared_otherwise_now(project: Path) -> None:
+def test_what_is_declared_otherwise_has_no_run_and_as_it_was_its_own_again(project: Path) -> None:
     notebook = project / "config/notebooks/halves.yaml"
-    text = notebook.read_text()
+    text, before = notebook.read_text(), run_of(project, "wide")
     assert "epochs: 2" in text
     notebook.write_text(text.replace("epochs: 2", "epochs: 3"))
-    try:
-        refused = scratchbook(project, "report")
-    finally:
-        notebook.write_text(text)
+    assert run_of(project, "wide") != before
+    refused = scratchbook(project, "report")
     assert refused.returncode == 1
-    assert "seed 0 was trained before this was changed: epochs" in refused.stderr
+    assert "halves/wide: seed 0 is missing (run.json is not there)" in refused.stderr
+    assert f"train_run {run_of(project, 'wide')}" in planned(project)
+    notebook.write_text(text)
+    assert run_of(project, "wide") == before
+    answer = scratchbook(project, "report")
+    assert answer.returncode == 0, answer.stderr
+    assert not [job for job in planned(project) if job.startswith("train_run")]
 
 
 def test_the_command_refuses_a_page_with_gaps_unless_asked_for_one(project: Path) -> None:
-    shutil.rmtree(project / "results/halves/wide")
+    shutil.rmtree(Results(project / "results").run(run_of(project, "wide")).folder)
     refused = scratchbook(project, "report")
     assert refused.returncode == 1
     assert "halves/wide: seed 0 is missing" in refused.stderr

@@ -10,13 +10,13 @@ from statistics import fmean
 
 import pytest
 
-from projects import REPOSITORY, make_project, run, scratchbook
-from result_trees import make_page, make_results
+from projects import REPOSITORY, make_project, run, run_of, scratchbook
+from result_trees import made_key, make_page, make_results, run_files
 from scratchbook.cli.listing import reproduced
 from scratchbook.errors import ScratchbookError
 from scratchbook.reproduction import collect_records, reproduction_page
 from scratchbook.results.errors import DamagedError
-from scratchbook.results.paths import Results, RunFiles
+from scratchbook.results.paths import Records, Results
 
 
 @pytest.fixture
@@ -24,8 +24,10 @@ def page(tmp_path: Path) -> dict:
     """A page whose runs' records were collected, and whose results are gone since."""
     page = make_page()
     make_results(tmp_path / "results", page)
-    (tmp_path / "results/shapes/train1/seed0/drift.csv").write_text("epoch\n1\n")
-    collect_records(Results(tmp_path / "results"), [page], Results(tmp_path / "records"))
+    drift = Results(tmp_path / "results").notebook("shapes").drift("train1", 0)
+    drift.parent.mkdir(parents=True)
+    drift.write_text("epoch\n1\n")
+    collect_records(Results(tmp_path / "results"), [page], Records(tmp_path / "records"))
     shutil.rmtree(tmp_path / "results")
     return page
 
@@ -36,21 +38,26 @@ def row_of(text: str, experiment: str) -> list[str]:
 
 
 def test_only_small_text_records_are_kept(page: dict, tmp_path: Path) -> None:
-    folder = tmp_path / "records/shapes/train1/seed0"
-    names = {file.name for file in folder.iterdir()}
-    assert names == {"run.json", "metrics.json", "history.csv", "drift.csv"}
-    assert sum(file.stat().st_size for file in folder.iterdir()) < 200_000
+    folder = tmp_path / "records/shapes"
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    of_one = {file.relative_to(folder).as_posix() for file in files if "train1/seed0" in str(file)}
+    assert of_one == {
+        "train1/seed0/run.json", "train1/seed0/derived/metrics.json", "train1/seed0/history.csv",
+        "drift/train1/seed0.csv",
+    }  # fmt: skip
+    assert len(files) == 3 * 6 + 1
+    assert sum(file.stat().st_size for file in files if "train1/seed0" in str(file)) < 200_000
 
 
 def test_the_table_can_be_made_again_from_the_records_alone(page: dict, tmp_path: Path) -> None:
-    text = reproduction_page([page], Results(tmp_path / "records"), {})
+    text = reproduction_page([page], Records(tmp_path / "records"), {})
     values, epochs = [], []
     for seed in (0, 1):
-        folder = tmp_path / f"records/shapes/train1/seed{seed}"
-        metrics = json.loads((folder / "metrics.json").read_text())
+        kept = Records(tmp_path / "records").run("shapes", "train1", seed)
+        metrics = json.loads(kept.metrics.read_text())
         values.append(metrics["splits"]["validation"]["accuracy"]["value"])
         epochs.append(metrics["epoch"])
-    planned = json.loads((folder / "run.json").read_text())["epochs"]
+    planned = json.loads(kept.record.read_text())["epochs"]
     cells = row_of(text, "train1")
     assert cells[2] == "0.7"
     assert f"**{sum(values) / 2:.4f}**" in cells[3]
@@ -64,11 +71,11 @@ def test_the_table_can_be_made_again_from_the_records_alone(page: dict, tmp_path
 def test_a_range_of_several_intervals_is_not_called_a_95_percent_interval(
     page: dict, tmp_path: Path
 ) -> None:
-    text = reproduction_page([page], Results(tmp_path / "records"), {})
+    text = reproduction_page([page], Records(tmp_path / "records"), {})
     assert re.search(r"side all that the seeds' 95 % intervals span, \[0\.\d", text)
     for folder in (tmp_path / "records").glob("*/*/seed1"):
         shutil.rmtree(folder)
-    text = reproduction_page([page], Results(tmp_path / "records"), {})
+    text = reproduction_page([page], Records(tmp_path / "records"), {})
     assert re.search(r"side the 95 % interval \[0\.\d", text)
 
 
@@ -77,14 +84,14 @@ def test_a_whole_number_ends_in_no_point(
     page: dict, tmp_path: Path, value: float, written: str
 ) -> None:
     page["experiments"][0]["recorded"] = {"val_accuracy": 0.7, "val_loss": value}
-    text = reproduction_page([page], Results(tmp_path / "records"), {})
+    text = reproduction_page([page], Records(tmp_path / "records"), {})
     assert row_of(text, "train1")[5] == written
 
 
 def test_the_findings_are_those_that_the_notebook_wants(page: dict, tmp_path: Path) -> None:
     def findings(**wanted) -> str:
         declared = page | {"diagnoses": page["diagnoses"] | wanted}
-        text = reproduction_page([declared], Results(tmp_path / "records"), {})
+        text = reproduction_page([declared], Records(tmp_path / "records"), {})
         return row_of(text, "train1")[9]
 
     assert findings() == "UNDERTRAINED"
@@ -102,14 +109,14 @@ def test_the_data_set_has_the_images_of_the_run_that_trains_on_most(
         experiment["spec"]["validation"] = validation
     make_results(tmp_path / "results", page | {"experiments": [few]}, counts={"train": 300})
     make_results(tmp_path / "results", page | {"experiments": others})
-    collect_records(Results(tmp_path / "results"), [page], Results(tmp_path / "records"))
-    assert "400 images to train on" in reproduction_page([page], Results(tmp_path / "records"), {})
+    collect_records(Results(tmp_path / "results"), [page], Records(tmp_path / "records"))
+    assert "400 images to train on" in reproduction_page([page], Records(tmp_path / "records"), {})
 
 
 def test_one_core_is_told_in_the_singular(page: dict, tmp_path: Path) -> None:
     for file in (tmp_path / "records").glob("*/*/*/run.json"):
         file.write_text(file.read_text().replace('"cores": 2', '"cores": 1'))
-    assert "a CPU, 1 core;" in reproduction_page([page], Results(tmp_path / "records"), {})
+    assert "a CPU, 1 core;" in reproduction_page([page], Records(tmp_path / "records"), {})
 
 
 def test_the_listed_accuracy_is_of_the_recorded_split_and_of_the_projects_seeds(
@@ -117,31 +124,33 @@ def test_the_listed_accuracy_is_of_the_recorded_split_and_of_the_projects_seeds(
 ) -> None:
     page = make_page(seeds=(0, 1, 2))
     make_results(tmp_path, page)
-    runs = [RunFiles(tmp_path / f"shapes/train1/seed{n}") for n in (0, 1, 2)]
+    runs = [run_files(tmp_path, "train1", n) for n in (0, 1, 2)]
     measured = [json.loads(run.metrics.read_text()) for run in runs]
     values = [one["splits"]["validation"]["accuracy"]["value"] for one in measured]
     wrong: list[str] = []
     assert reproduced(runs[:2], wrong) == fmean(values[:2])
-    assert reproduced([RunFiles(tmp_path / "shapes/train1/seed7")], wrong) is None
+    assert reproduced([run_files(tmp_path, "train1", 7)], wrong) is None
     assert wrong == []
     runs[1].metrics.write_text("{")
     runs[2].metrics.write_text("{}")
     assert reproduced(runs, wrong) == values[0]
     assert [line.split(": ")[0] for line in wrong] == [
-        f"train1 seed {run.seed} has an unreadable {run.metrics}" for run in runs[1:]
+        f"{made_key('train1')} seed {run.seed} has an unreadable {run.metrics}" for run in runs[1:]
     ]
 
 
 def test_the_list_tells_an_unreadable_file_below_its_table(tmp_path: Path) -> None:
     project = make_project(tmp_path)
+    results = Results(project / "results")
     for seed in (0, 7):  # the project's, and one of before
-        broken = project / f"results/halves/wide/seed{seed}/metrics.json"
+        broken = results.run(run_of(project, "wide").replace("seed0", f"seed{seed}")).metrics
         broken.parent.mkdir(parents=True)
         broken.write_text("{")
+    told = results.run(run_of(project, "wide")).metrics.relative_to(project)
     answer = scratchbook(project, "list", "halves")
     assert answer.returncode == 1
     assert "wide" in answer.stdout
-    assert "unreadable results/halves/wide/seed0/metrics.json" in answer.stderr
+    assert f"unreadable {told}" in answer.stderr
     assert "seed7" not in answer.stderr
     assert "Traceback" not in answer.stderr
 
@@ -149,7 +158,7 @@ def test_the_list_tells_an_unreadable_file_below_its_table(tmp_path: Path) -> No
 def test_a_run_that_is_missing_is_listed_with_the_reason(page: dict, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "records/shapes/train2")
     text = reproduction_page(
-        [page], Results(tmp_path / "records"), {"shapes": {"train2": "Its weights are not here."}}
+        [page], Records(tmp_path / "records"), {"shapes": {"train2": "Its weights are not here."}}
     )
     assert "- **train2**, recorded 0.75: Its weights are not here." in text
     assert "| train2 |" not in text
@@ -158,9 +167,19 @@ def test_a_run_that_is_missing_is_listed_with_the_reason(page: dict, tmp_path: P
 def test_an_unfinished_run_is_not_collected(tmp_path: Path) -> None:
     page = make_page()
     make_results(tmp_path / "results", page)
-    (tmp_path / "results/shapes/train1/seed1/metrics.json").unlink()
-    collect_records(Results(tmp_path / "results"), [page], Results(tmp_path / "records"))
+    run_files(tmp_path / "results", "train1", 1).metrics.unlink()
+    collect_records(Results(tmp_path / "results"), [page], Records(tmp_path / "records"))
     assert [f.name for f in (tmp_path / "records/shapes/train1").iterdir()] == ["seed0"]
+
+
+def test_a_run_that_diverged_has_no_figures_to_keep(tmp_path: Path) -> None:
+    page = make_page()
+    make_results(tmp_path / "results", page, diverged={("train1", 1): 3, ("train2", 0): 1})
+    collect_records(Results(tmp_path / "results"), [page], Records(tmp_path / "records"))
+    kept = [run.name for run in Records(tmp_path / "records").runs("shapes")]
+    assert kept == ["train1/seed0", "train2/seed1", "train3/seed0", "train3/seed1"]
+    page = reproduction_page([page], Records(tmp_path / "records"), {})
+    assert [row_of(page, name)[7] for name in ("train1", "train2", "train3")] == ["0", "1", "0, 1"]
 
 
 @pytest.mark.parametrize(
@@ -174,14 +193,14 @@ def test_a_remark_on_what_there_is_not_is_refused(
     page: dict, tmp_path: Path, remarks: dict, told: str
 ) -> None:
     with pytest.raises(ScratchbookError, match=told):
-        reproduction_page([page], Results(tmp_path / "records"), remarks)
+        reproduction_page([page], Records(tmp_path / "records"), remarks)
 
 
 def test_a_broken_record_is_named(page: dict, tmp_path: Path) -> None:
     broken = tmp_path / "records/shapes/train1/seed0"
     (broken / "run.json").write_text("{")
     with pytest.raises(DamagedError, match=r"train1 seed 0 has an unreadable .*run\.json"):
-        reproduction_page([page], Results(tmp_path / "records"), {})
+        reproduction_page([page], Records(tmp_path / "records"), {})
 
 
 def test_the_committed_page_follows_from_the_committed_records(tmp_path: Path) -> None:
