@@ -10,6 +10,7 @@ the machine stretches the clock's, but not those.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -30,6 +31,7 @@ sys.path.insert(0, str(REPOSITORY / "tests"))
 from projects import make_project  # noqa: E402 (found through the line above)
 from result_trees import copy_experiment, make_results  # noqa: E402
 from scratchbook.config.project import load_project  # noqa: E402
+from scratchbook.plan import Plan  # noqa: E402
 from scratchbook.results.paths import Results  # noqa: E402
 
 EXPERIMENTS, SEEDS, MADE = 50, 2, 10
@@ -101,27 +103,32 @@ def measure(folder: Path, *command: str, until: str | None = None) -> Cost:
 
 
 def make_files(folder: Path) -> None:
-    """Results for every run of a project: a few experiments made, linked under the other names."""
-    project, results = load_project(folder=folder), Results(folder / "results")
-    first, *others = project.notebooks
-    page = project.page(first)
-    few = page | {"experiments": page["experiments"][:MADE]}
-    counts = {"train": 50, "validation": 50, "test": 1000}
-    made = make_results(results.folder, few, counts=counts)
-    for i, experiment in enumerate(page["experiments"]):
-        source = made / page["experiments"][i % MADE]["name"]
-        copy_experiment(source, made / experiment["name"], experiment["spec"])
-    for other in others:
-        shutil.copytree(made, results.notebook(other).folder, copy_function=os.link)
+    """Finished runs for a whole project: a few experiments made, linked under the others' keys."""
+    with contextlib.chdir(folder):
+        plan = Plan(load_project(), gpu=False)
+        pages = [plan.page(name) for name in plan.project.notebooks]
+        first = pages[0]
+        few = first | {"experiments": first["experiments"][:MADE]}
+        counts = {"train": 50, "validation": 50, "test": 1000}
+        make_results(plan.results.folder, few, counts=counts)
+        folders = [
+            plan.results.run(experiment["runs"][0]).folder.parent
+            for experiment in few["experiments"]
+        ]
+        for page in pages:
+            for i, experiment in enumerate(page["experiments"]):
+                target = plan.results.run(experiment["runs"][0]).folder.parent
+                copy_experiment(folders[i % MADE], target, experiment["spec"], experiment["name"])
 
 
 WRITE_PAGE = """
 from pathlib import Path
+from scratchbook.cli.chosen import chosen_plan
 from scratchbook.config.project import load_project
 from scratchbook.report.html import write_page
-project = load_project()
-pages, made = [project.page(name) for name in project.notebooks], project.results.partial
-write_page(pages, project.results, Path("report"), Path("all.html"), "", made=made)
+plan = chosen_plan(list(load_project().notebooks))
+pages, made = [plan.page(name) for name in plan.project.notebooks], plan.results.partial
+write_page(pages, plan.results, Path("report"), Path("all.html"), "", made=made)
 """
 
 
@@ -129,19 +136,28 @@ def measure_set(folder: Path) -> Iterator[tuple[str, Cost, str]]:
     """What a set costs, step by step, and the size of each page."""
     first, *others = load_project(folder=folder).notebooks
     snakemake = ("-m", "snakemake", "--cores", "2", "--resources", "gpu=0")
-    yield "dry-run", measure(folder, *snakemake, "--dry-run", "-q"), ""
+    dry_run = (*snakemake, "--dry-run", "-q")
+    yield "dry-run, all open", measure(folder, *dry_run), ""
     results = Results(folder / "results")
-    data = results.data("shapes")
+    with contextlib.chdir(folder):
+        plan = Plan(load_project(), gpu=False)
+        run = plan.run(first, "e1", 0)
+        order = plan.order(run)
+        order.write(plan.results.order(run))
+    data = results.data(order.data)
     data.parent.mkdir(parents=True)
     data.touch()
-    job = f"train_run:notebook={first},experiment=e1,seed=0"
     remote = ("--mode", "remote", "--nolock", "--force", "--allowed-rules", "train_run")
-    cost = measure(folder, *snakemake, *remote, "--target-jobs", job, "--dry-run")
+    cost = measure(
+        folder, *snakemake, *remote, "--target-jobs", f"train_run:run={run}", "--dry-run"
+    )
     yield "start of one job in a process of its own", cost, ""
     data.unlink()
     yield "until the first job starts", measure(folder, *snakemake, until="rule prepare_data"), ""
+    shutil.rmtree(folder / ".snakemake")  # the lock of the one that was killed, too
     data.touch()  # before what is made from it
     make_files(folder)
+    yield "dry-run, all finished", measure(folder, *dry_run), ""
     cost = measure(folder, "-m", "scratchbook.cli", "report", first, "--output", "one.html")
     yield "one notebook: compare, draw, page", cost, size_of(folder / "one.html")
     made = results.partial.notebook
@@ -156,15 +172,13 @@ def finish(folder: Path, notebook: str, snakemake: tuple[str, ...]) -> tuple[Cos
     """From finished trainings to the page. Without Grad-CAM, which is arithmetic: see cam.py."""
     declared = folder / f"config/notebooks/{notebook}.yaml"
     declared.write_text(f"cam: null\n{declared.read_text()}")
-    runs = Results(folder / "results").runs(notebook)
-    for run in runs:
-        run.metrics.unlink()
-        run.checkpoints.mkdir()
+    metrics = list((folder / "results/runs").glob("*/seed*/derived/metrics.json"))
+    for file in metrics:
+        file.unlink()
     finishing = (*snakemake, "--nolock", "--rerun-triggers", "mtime", "--")
-    evaluated = runs[0].metrics
     # As after a training, the networks are checked.
-    measure(folder, *finishing, str(evaluated.relative_to(folder)))
-    evaluated.unlink()
+    measure(folder, *finishing, str(metrics[0].relative_to(folder)))
+    metrics[0].unlink()
     return measure(folder, *finishing, "report.html"), size_of(folder / "report.html")
 
 

@@ -14,7 +14,7 @@ rule map_attention:
         choices=ancient(RESULTS.maps("{cam}")),
         data=data_read,
         run=RUN.record,
-        checkpoints=RUN.checkpoints,
+        checkpoints=lambda wildcards: weights_of(wildcards.run),
         pretrained=pretrained_files,
         initial=initial_run,
     output:

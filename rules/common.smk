@@ -239,7 +239,23 @@ def files_to_start_from(run):
     """The files of the run whose weights a run starts from; none for most."""
     if run is None:
         return []
-    return [RESULTS.run(run).record, RESULTS.run(run).checkpoints]
+    return [RESULTS.run(run).record, *weights_of(run)]
+
+
+def weights_of(run):
+    """The folder of a run's weights; none where it diverged before any were kept."""
+    folder = RESULTS.run(run).checkpoints
+    kept = None if PLAN is not None and run in PLAN.open else kept_of(run)
+    if kept and not any(name.startswith(folder.name) for name in kept["files"]):
+        return []
+    return [folder]
+
+
+def kept_of(run):
+    """What is known of a finished run."""
+    if PLAN is None:
+        return read_result(RESULTS.run(run).checksums)
+    return PLAN.store.kept(run)
 
 
 def only_if_missing(wildcards):
@@ -271,10 +287,7 @@ def made_by(wildcards):
     if PLAN is not None and is_open(wildcards):
         order = orders(wildcards.run)
         return order["spec"], order["threads"], order["data"], order["initial"]
-    if PLAN is None:
-        kept = read_result(RESULTS.run(wildcards.run).checksums)
-    else:
-        kept = PLAN.store.kept(wildcards.run)
+    kept = kept_of(wildcards.run)
     return kept["spec"], kept["threads"], kept["data"], kept["initial"]
 
 
