@@ -6,12 +6,13 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 
-from projects import scratchbook, snakemake
+from projects import run_of, scratchbook, snakemake
 from result_trees import make_run, make_spec
 from scratchbook.results.errors import DamagedError, MissingError
 from scratchbook.results.paths import Results, RunFiles
@@ -26,10 +27,14 @@ EPOCHS = (
 )
 
 
-def write_run(folder: Path) -> RunFiles:
+def write_run(folder: Path, diverged: int | None = None) -> RunFiles:
     spec, counts = make_spec(), dict.fromkeys(SPLITS, 4)
-    make_run(folder, spec, 0, classes=("x", "y", "z"), counts=counts, accuracy=0.5)
+    make_run(
+        folder, spec, 0, classes=("x", "y", "z"), counts=counts, accuracy=0.5, diverged=diverged
+    )
     run = RunFiles(folder)
+    if diverged is not None:
+        return run
     run.history.write_text(EPOCHS)
     with h5py.File(run.predictions, "a") as file:
         file["last/test/logits"][0] = np.nan
@@ -102,8 +107,13 @@ def test_predictions_are_compared_last(kept: RunFiles, again: RunFiles) -> None:
 def test_other_circumstances_are_named(kept: RunFiles) -> None:
     then = read_record(kept)
     packages = then["packages"] | {"keras": "4.0", "jax": "1"}
-    now = {**then, "packages": packages, "data": {**then["data"], "sha256": "d2"}}
-    assert changed_circumstances(then, now) == ["data", "jax", "keras"]
+    now: Any = {
+        **then, "packages": packages, "data": {**then["data"], "arrays_sha256": "d2"},
+        "training": {"loop": 2, "layers": 1, "whitening": 1}, "device": "a GPU",
+    }  # fmt: skip
+    assert changed_circumstances(then, now) == [
+        "data", "our code for loop", "our code for whitening", "device", "jax", "keras",
+    ]  # fmt: skip
     assert changed_circumstances(then, then) == []
 
 
@@ -125,6 +135,17 @@ def test_what_is_missing_or_damaged_is_named(kept: RunFiles, tmp_path: Path) -> 
         verify()
 
 
+@pytest.mark.parametrize("epoch", [0, 1, 3])
+def test_runs_that_diverged_alike_are_identical(tmp_path: Path, epoch: int) -> None:
+    kept, again, whole = (
+        write_run(tmp_path / name / "seed0", epoch if name != "whole" else None)
+        for name in ("kept", "again", "whole")
+    )
+    assert first_difference(kept, again) == ""
+    assert "epoch 1" in first_difference(kept, whole)
+    assert "epoch 1" in first_difference(whole, kept)
+
+
 def test_an_experiment_that_is_not_there_is_refused(project: Path) -> None:
     answer = scratchbook(project, "verify", "halves", "--experiments", "narow")
     assert (answer.returncode, answer.stdout) == (1, "")
@@ -132,7 +153,7 @@ def test_an_experiment_that_is_not_there_is_refused(project: Path) -> None:
 
 
 def test_an_untouched_project_is_identical_and_a_changed_number_is_found(project: Path) -> None:
-    history = project / "results/halves/wide/seed0/history.csv"
+    history = Results(project / "results").run(run_of(project, "wide")).history
     with history.open(newline="") as file:
         rows = list(csv.DictReader(file))
     edit(history, rows[1]["val_loss"], "0.125")
@@ -153,19 +174,22 @@ def test_an_untouched_project_is_identical_and_a_changed_number_is_found(project
     shutil.rmtree(history.parent)
     answer = scratchbook(project, "verify", "halves", "--experiments", "wide")
     assert answer.returncode == 1
-    assert "halves/wide/seed0: not verified: wide seed 0 was not trained" in answer.stdout
+    assert "halves/wide/seed0: not verified: " in answer.stdout
+    assert "seed 0 was not trained" in answer.stdout
 
 
 def test_a_run_has_the_threads_it_declares_however_few_cores_there_are(project: Path) -> None:
     """Snakemake lowers a job's threads to --cores, which would give other last digits."""
     notebook = project / "config/notebooks/halves.yaml"
     edit(notebook, "  epochs: 2\n", "  epochs: 2\n  threads: 2\n")
-    trained = []
+    trained, files = [], Results(project / "results").run(run_of(project, "narrow"))
+    target = str(files.record.relative_to(project))
     for cores in (1, 2):
-        shutil.rmtree(project / "results/halves")
-        answer = snakemake(project, "results/halves/narrow/seed0/run.json", cores=cores)
+        shutil.rmtree(files.folder.parent, ignore_errors=True)
+        shutil.rmtree(project / "results/state", ignore_errors=True)
+        answer = snakemake(project, target, cores=cores)
         assert answer.returncode == 0, answer.stderr
-        run = json.loads((project / "results/halves/narrow/seed0/run.json").read_text())
+        run = json.loads(files.record.read_text())
         assert run["hardware"]["threads"] == 2
         trained.append(run["weights_sha256"])
     assert trained[0] == trained[1]

@@ -67,7 +67,7 @@ def verify_run(results: Results, run: RunFiles, scratch: Path, pretrained: Path)
 def first_difference(kept: RunFiles, repeated: RunFiles) -> str:
     """Where two runs first differ: history, then weights, then predictions; or ""."""
     return (
-        _history_difference(*map(read_epochs, (kept, repeated)))
+        _history_difference(*map(_epochs, (kept, repeated)))
         or _weights_difference(*map(read_record, (kept, repeated)))
         or _predictions_difference(*map(_predictions, (kept, repeated)))
     )
@@ -146,6 +146,11 @@ def _history_difference(kept: list[Epoch], repeated: list[Epoch]) -> str:
             if column not in _NEVER_EQUAL and then != now:
                 return f"epoch {epoch}, {column}: {then}, now {now}"
     return ""
+
+
+def _epochs(run: RunFiles) -> list[Epoch]:
+    """The rows of history.csv; none of a run that diverged before its first epoch was whole."""
+    return read_epochs(run) if read_record(run)["epochs"] else []
 
 
 def _only_in(repeated: bool) -> str:
