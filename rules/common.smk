@@ -236,8 +236,9 @@ def backbone_files(spec):
 
 
 def files_to_start_from(run):
-    """The files of the run whose weights a run starts from; none for most."""
-    if run is None:
+    """The files of the run whose weights a run starts from; none for most. In a drawing of the rules
+    it would be a circle."""
+    if run is None or DRAWING.get():
         return []
     return [RESULTS.run(run).record, *weights_of(run)]
 
