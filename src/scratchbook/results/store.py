@@ -268,12 +268,13 @@ def earlier_place(place: RunFiles, finished: datetime) -> Path:
 
 def _on_disk(results: Results, run: str) -> Kept | None:
     place = results.run(run)
-    if place.folder.exists() and not place.folder.is_dir():
-        raise ScratchbookError(
-            f"{place.folder} is a file, but a run is to be kept there; move it away"
-        )
     kept = _sums_of(place)
     if kept is None:
+        for folder in (place.folder.parent, place.folder):
+            if folder.exists() and not folder.is_dir():
+                raise ScratchbookError(
+                    f"{folder} is a file, but a run is to be kept there; move it away"
+                )
         # It is put in its place as a whole, so a part of it is what was left of one.
         if place.record.exists() or place.predictions.exists():
             raise MissingError(place.checksums)
