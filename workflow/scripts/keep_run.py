@@ -5,6 +5,7 @@ from pathlib import Path
 
 from scratchbook.bucket import kept_by_another, put_aside_in_bucket
 from scratchbook.console import job_log
+from scratchbook.errors import ScratchbookError
 from scratchbook.results.paths import Results, RunFiles
 from scratchbook.results.store import Store, earlier_place
 
@@ -20,4 +21,10 @@ with job_log(snakemake.log[0], run) as console:
         )
     if again or not kept_by_another(kept, place, console.say):
         trained = RunFiles(Path(snakemake.input.trained))
-        Store(results).keep(run, trained, place, datetime.now(UTC))
+        try:
+            Store(results).keep(run, trained, place, datetime.now(UTC))
+        except OSError as error:
+            raise ScratchbookError(
+                f"cannot write under {place.folder.parent}: {error.strerror or error}; free space "
+                "there or make it writable, and start again: what was trained is kept then"
+            ) from error
