@@ -15,6 +15,7 @@ from scratchbook import models
 from scratchbook.cam.run import map_run
 from scratchbook.config.layers import layer_object
 from scratchbook.errors import ScratchbookError
+from scratchbook.results.errors import LeftOutError
 from scratchbook.results.hdf5 import read_cam
 from scratchbook.results.paths import RunFiles
 from scratchbook.results.reading import read_record
@@ -30,13 +31,17 @@ def spec(first: dict[str, Any], **more: Any) -> dict[str, Any]:
     return make_spec(layers=layers, epochs=1, **more)
 
 
-def trained(folder: Path, declared: dict[str, Any], seed: int) -> RunFiles:
+def trained(
+    folder: Path, declared: dict[str, Any], seed: int, diverged: int | None = None
+) -> RunFiles:
     """What a run of one epoch leaves of itself, weights drawn from `seed`."""
-    make_run(folder, declared, SEED, classes=("x", "y"), counts=COUNTS, accuracy=0.5)
+    make_run(
+        folder, declared, SEED, classes=("x", "y"), counts=COUNTS, accuracy=0.5, diverged=diverged
+    )
     run = RunFiles(folder)
     run.checkpoints.mkdir()
-    (file,) = run.weights(read_record(run)).values()
-    models.build(declared, SHAPE, seed=seed).save_weights(file)
+    for file in run.weights(read_record(run)).values():
+        models.build(declared, SHAPE, seed=seed).save_weights(file)
     return run
 
 
@@ -44,14 +49,16 @@ def data() -> Any:
     """The prepared images of `seen`, all of them to test and to whiten on."""
     return SimpleNamespace(
         images=seen(), labels=np.array([0, 1, 0, 1]), split=np.full(4, 2, np.uint8),
+        arrays_sha256="cd" * 32, path=Path("shapes.h5"),  # the run's
         names=["a", "b", "c", "d"], class_names=["x", "y"], indices=lambda split: np.arange(4),
     )  # fmt: skip
 
 
 def probabilities(run: RunFiles, pretrained: Path, initial: RunFiles | None = None) -> np.ndarray:
-    """What cam.h5 says of the images, (epoch, image, class); the images are those of `seen`."""
-    map_run(run, data(), CHOICES, pretrained=pretrained, initial_run=initial, say=print)
-    cam = read_cam(run)
+    """What its maps say of the images of `seen`, (epoch, image, class)."""
+    maps = run.cam("41c09be01f5a")
+    map_run(run, data(), CHOICES, maps, pretrained=pretrained, initial_run=initial, say=print)
+    cam = read_cam(maps)
     assert list(cam.epochs) == [0, 1]
     return cam.probability[:, np.argsort(cam.images)]
 
@@ -111,3 +118,55 @@ def test_a_backbone_is_first_seen_with_its_pretrained_weights(tmp_path: Path, fr
     np.testing.assert_allclose(
         found[0], softmax(expected.predict_on_batch(seen()), axis=1), atol=1e-5
     )
+
+
+def mapped(run: RunFiles, choices: dict[str, Any], tmp_path: Path, seen_data: Any) -> list[str]:
+    """What Grad-CAM says of a run; its maps are in cam.h5."""
+    told: list[str] = []
+    map_run(
+        run, seen_data, choices, tmp_path / "cam.h5",
+        pretrained=tmp_path, initial_run=None, say=told.append,
+    )  # fmt: skip
+    return told
+
+
+def test_an_epoch_whose_weights_were_not_kept_is_left_out_and_named(tmp_path: Path) -> None:
+    declared = spec({"Conv2D": {"filters": 4, "kernel_size": 3}}) | {"epochs": 8}
+    run = trained(tmp_path / "run/seed3", declared, seed=9)  # which kept epoch 6, its best
+    told = mapped(run, CHOICES | {"epochs": [2, "best", "7-99"]}, tmp_path, data())
+    cam = read_cam(tmp_path / "cam.h5")
+    assert (list(cam.epochs), cam.missing, cam.diverged) == ([0, 6], [2, 7, 8], None)
+    assert told[-1] == "no weights were kept of epochs 2, 7, 8"
+
+
+def test_where_the_data_hold_other_pixels_there_are_no_maps_and_the_reason(tmp_path: Path) -> None:
+    declared = spec({"Conv2D": {"filters": 4, "kernel_size": 3}})
+    run = trained(tmp_path / "run/seed3", declared, seed=9)
+    other = SimpleNamespace(**vars(data()) | {"arrays_sha256": "ef" * 32})
+    (told,) = mapped(run, CHOICES, tmp_path, other)
+    why = "shapes.h5 holds other pixels than it was trained on, whose file is gone"
+    assert told == f"no Grad-CAM: {why}"
+    with pytest.raises(LeftOutError, match=why):
+        read_cam(tmp_path / "cam.h5")
+
+
+def test_a_run_that_diverged_is_explained_as_far_as_it_came(tmp_path: Path) -> None:
+    declared = spec({"Conv2D": {"filters": 4, "kernel_size": 3}}) | {"epochs": 8}
+    run = trained(tmp_path / "run/seed3", declared, seed=9, diverged=2)
+    mapped(run, CHOICES | {"epochs": [1, 5, "last"]}, tmp_path, data())
+    cam = read_cam(tmp_path / "cam.h5")
+    assert (list(cam.epochs), cam.missing, cam.diverged) == ([0, 1], [], 2)
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_a_run_that_diverged_at_once_is_explained_untrained(tmp_path: Path, epoch: int) -> None:
+    start = {"experiment": "first", "checkpoint": "best"}
+    conv = {"Conv2D": {"filters": 4, "kernel_size": 3}}
+    # One that inherited its end had nothing to start from.
+    declared = spec(conv, **({} if epoch else {"initial_weights": start}))
+    run = trained(tmp_path / "run/seed3", declared, seed=9, diverged=epoch)
+    mapped(run, CHOICES | {"epochs": [1, "best", "last"]}, tmp_path, data())
+    cam = read_cam(tmp_path / "cam.h5")
+    assert (list(cam.epochs), cam.missing, cam.diverged) == ([0], [], epoch)
+    drawn = models.build(spec(conv), SHAPE, seed=SEED).predict_on_batch(seen()[cam.images])
+    np.testing.assert_allclose(cam.probability[0], softmax(drawn, axis=1), atol=1e-5)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from projects import NOTEBOOK, REPOSITORY, make_project, make_shapes, run_of, snakemake
-from result_trees import copy_experiment, make_page, make_results
+from result_trees import copy_experiment, experiment_folder, make_page, make_results
 from scratchbook.comparison import compare, write_comparison
 from scratchbook.config import project as project_module
 from scratchbook.config.project import Project, load_project
@@ -142,10 +142,10 @@ def test_the_page_takes_steps_in_proportion_to_the_experiments(tmp_path: Path) -
         page = make_page(experiments=tuple(f"t{i}" for i in range(n)), seeds=(0,))
         results = tmp_path / str(n)
         few = page | {"experiments": page["experiments"][:2]}
-        folder = make_results(results, few, counts={"train": 20, "validation": 20, "test": 40})
+        make_results(results, few, counts={"train": 20, "validation": 20, "test": 40})
         for i in range(2, n):
-            spec = page["experiments"][i]["spec"]
-            copy_experiment(folder / f"t{i % 2}", folder / f"t{i}", spec)
+            source, copy = (experiment_folder(results, f"t{each}") for each in (i % 2, i))
+            copy_experiment(source, copy, page["experiments"][i]["spec"])
         made = Results(results)
         write_comparison(compare(page, made, resamples=20), made.notebook(page["name"]))
 
