@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from scratchbook.changes import changes
+from scratchbook.config.layers import backbones
 from scratchbook.config.project import Project
 from scratchbook.data.content import Content, Sources, data_identity
 from scratchbook.data.numbers import preparing_number
 from scratchbook.errors import ScratchbookError
 from scratchbook.hardware import default_backend, list_gpus, resolve_precision
 from scratchbook.keys import cam_key, run_key
-from scratchbook.models.weights import weights_identity
 from scratchbook.results.errors import ResultError, readable
 from scratchbook.results.paths import run_name
 from scratchbook.results.reading import read_runs
@@ -100,6 +100,10 @@ class Plan:
 
     def pretrained(self, spec: Spec) -> dict[str, str]:
         """What the weights are that a spec's backbones start from."""
+        if not any(backbones(spec["layers"])):
+            return {}
+        from scratchbook.models.weights import weights_identity  # with NumPy and h5py
+
         folder = Path(self.project.settings.data_dir)
         return weights_identity(spec["layers"], folder, self.sources.file_sha256)
 

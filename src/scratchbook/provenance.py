@@ -1,4 +1,5 @@
-"""Where a figure comes from: code, packages, machine, data."""
+"""Where a figure comes from: code, packages, machine, data. NumPy is imported where it is needed,
+since `scratchbook status` is not to wait for it."""
 
 from __future__ import annotations
 
@@ -8,11 +9,13 @@ import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from scratchbook.language import tr
 from scratchbook.results.records import Git, RunRecord
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MOST = 4  # runs that are named of each kind
 NUMERIC_PACKAGES = {  # of each Keras backend: what the bits of a run can hang on
@@ -24,6 +27,8 @@ NUMERIC_PACKAGES = {  # of each Keras backend: what the bits of a run can hang o
 
 def hash_arrays(arrays: Iterable[np.ndarray]) -> str:
     """The sha256 over arrays' dtypes, shapes and bytes, in order, whatever file held them."""
+    import numpy as np
+
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.dtype.str}{array.shape}".encode())
