@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from projects import scratchbook
+from projects import run_of, scratchbook
 from result_trees import COUNTS, make_run, make_spec
-from scratchbook.results.paths import Results
-from scratchbook.status import RunStatus, run_statuses, status_table
+from scratchbook.results.paths import Results, run_name
+from scratchbook.results.store import Store
+from scratchbook.status import RunStatus, mixed_answers, run_statuses, status_table
 
-RUN = ("halves", "narrow", 0)
+KEY = "shapes-3f9a0c61d2e8"
+RUN = run_name(KEY, 0)
 SPEC = make_spec(epochs=50)
-TRIAL = {"name": "halves", "seeds": [0], "experiments": [{"name": "narrow", "spec": SPEC}]}
 NOW = 1_000_000.0
 
 
@@ -38,22 +43,33 @@ def told(epoch: int, each: float = 1.0, **more: Any) -> dict[str, Any]:
 def tell(root: Path, age: float = 1.0, unfinished: bool = True, **more: Any) -> None:
     """What a job leaves that told this so many seconds ago."""
     results = Results(root)
-    file = results.progress(*RUN)
+    file = results.progress(RUN)
     file.parent.mkdir(parents=True)
     said = {"stage": "training", "state": "running", "updated": NOW - age, **more}
     file.write_text(json.dumps(said))
     if unfinished:
-        results.state(*RUN).mkdir(parents=True)
+        results.state(RUN).mkdir(parents=True)
 
 
-def write_run(root: Path, spec: dict[str, Any]) -> None:
-    make_run(
-        Results(root).run(*RUN).folder, spec, 0, classes=("a", "b"), counts=COUNTS, accuracy=0.75
-    )
+def write_run(root: Path, **how: Any) -> None:
+    folder = Results(root).run(RUN).folder
+    make_run(folder, SPEC, 0, classes=("a", "b"), counts=COUNTS, accuracy=0.75, **how)
+
+
+def plan_of(root: Path, seeds: Sequence[int] = (0,), lacks_data: bool = False) -> Any:
+    """A notebook with one experiment, whose key is KEY, beside the results in `root`."""
+    results = Results(root)
+    return SimpleNamespace(
+        results=results, store=Store(results), lacks_data=lambda notebook: lacks_data,
+        project=SimpleNamespace(notebooks={"halves": SimpleNamespace(experiments=["narrow"])}),
+        spec=lambda notebook, experiment: SPEC, seeds=lambda notebook, experiment: list(seeds),
+        run=lambda notebook, experiment, seed: run_name(KEY, seed),
+        runs=lambda notebook: {"narrow": {seed: run_name(KEY, seed) for seed in seeds}},
+    )  # fmt: skip
 
 
 def status(root: Path) -> RunStatus:
-    (row,) = run_statuses(Results(root), [TRIAL], NOW)
+    (row,) = run_statuses(plan_of(root), ["halves"], NOW)
     return row
 
 
@@ -126,25 +142,59 @@ def test_a_job_of_another_machine_is_known_by_its_silence_alone(tmp_path: Path) 
 )
 def test_a_damaged_progress_file_stops_nothing(tmp_path: Path, text: str) -> None:
     tell(tmp_path, **told(12))
-    Results(tmp_path).progress(*RUN).write_text(text)
+    Results(tmp_path).progress(RUN).write_text(text)
     assert status(tmp_path).state == "waiting"
 
 
 def test_a_finished_run_shows_its_best_epoch(tmp_path: Path) -> None:
     tell(tmp_path, unfinished=False, age=9999, **told(3, state="done"))
-    write_run(tmp_path, SPEC | {"recorded_parameters": 7})
+    write_run(tmp_path)
     row = status(tmp_path)
     assert (row.state, row.epoch, row.images_per_second) == ("done", 50, 320.0)
     assert (row.val_accuracy, row.detail) == (pytest.approx(0.7127, abs=0.001), "best in epoch 48")
 
 
-def test_a_finished_run_of_another_spec_is_stale(tmp_path: Path) -> None:
-    write_run(tmp_path, SPEC | {"batch_size": 16, "label_smoothing": 0.1})
+@pytest.mark.parametrize(("epoch", "said"), [(4, "in epoch 4"), (1, "in epoch 1"), (0, "")])
+def test_a_run_that_diverged_is_finished_and_says_where(
+    tmp_path: Path, epoch: int, said: str
+) -> None:
+    write_run(tmp_path, diverged=epoch)
     row = status(tmp_path)
-    assert (row.state, row.detail) == (
-        "stale",
-        "declared otherwise now: batch_size, label_smoothing",
-    )
+    assert (row.state, row.epoch, row.detail) == ("diverged", max(0, epoch - 1), said)
+    assert row.val_accuracy is None
+
+
+def test_a_run_that_is_asked_for_again_waits_and_then_trains(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    tell(tmp_path, unfinished=False, **told(50, state="done"))
+    Store(Results(tmp_path)).ask_again(RUN, False, datetime.now(UTC))
+    row = status(tmp_path)
+    assert (row.state, row.epoch, row.detail) == ("waiting", None, "to be trained again")
+    Results(tmp_path).state(RUN).mkdir(parents=True)
+    said = {"stage": "training", "state": "running", "updated": NOW - 1, **told(3)}
+    Results(tmp_path).progress(RUN).write_text(json.dumps(said))
+    assert (status(tmp_path).state, status(tmp_path).epoch) == ("training", 3)
+
+
+def test_a_notebook_without_data_is_shown_and_says_so(tmp_path: Path) -> None:
+    rows = run_statuses(plan_of(tmp_path, lacks_data=True), ["halves"], NOW)
+    assert rows == [
+        RunStatus("halves", "narrow", 0, "waiting", 50, detail="its data are not there")
+    ]
+    assert mixed_answers(plan_of(tmp_path, lacks_data=True), ["halves"]) == []
+
+
+def test_what_finished_runs_differ_in_and_nobody_asked_for_is_said(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        folder = Results(tmp_path).run(run_name(KEY, seed)).folder
+        make_run(folder, SPEC, seed, classes=("a", "b"), counts=COUNTS, accuracy=0.75)
+    plan = plan_of(tmp_path, seeds=(0, 1, 2))
+    assert mixed_answers(plan, ["halves"]) == []
+    record = folder / "run.json"
+    record.write_text(record.read_text().replace('"float32"', '"mixed_bfloat16"'))
+    (line,) = mixed_answers(plan, ["halves"])
+    assert line.startswith("halves: mixed precision")
+    assert "narrow seed 1" in line
 
 
 def test_results_that_were_removed_wait_though_their_progress_is_there(tmp_path: Path) -> None:
@@ -153,32 +203,36 @@ def test_results_that_were_removed_wait_though_their_progress_is_there(tmp_path:
 
 
 def test_damaged_files_are_named_and_stop_nothing(tmp_path: Path) -> None:
-    write_run(tmp_path, SPEC)
-    run = Results(tmp_path).run(*RUN)
+    write_run(tmp_path)
+    run = Results(tmp_path).run(RUN)
+    whole = run.history.read_text()
     run.history.write_text("")
     assert (status(tmp_path).state, status(tmp_path).val_accuracy) == ("failed", None)
-    assert "history.csv cannot be read; remove it" in status(tmp_path).detail
-    run.record.write_text("{")
+    assert f"{run.history}: has an unreadable history.csv" in status(tmp_path).detail
+    run.history.write_text("x" * len(whole.encode()))  # its size is what it was
     assert status(tmp_path).state == "failed"
-    assert "run.json cannot be read" in status(tmp_path).detail
+    assert "has an unreadable history.csv" in status(tmp_path).detail
+    run.history.write_text(whole)
+    assert status(tmp_path).state == "done"
+    run.predictions.unlink()
+    assert "is not whole (no predictions.h5)" in status(tmp_path).detail
+    run.checksums.write_text("{")
+    assert status(tmp_path).state == "failed"
+    assert "unreadable checksums.json" in status(tmp_path).detail
 
 
-@pytest.mark.parametrize("best", [0, 99, "2", 2.5])
-def test_a_best_epoch_that_there_is_not_is_the_records_fault(tmp_path: Path, best: Any) -> None:
-    write_run(tmp_path, SPEC)
-    run = Results(tmp_path).run(*RUN)
-    run.record.write_text(json.dumps(json.loads(run.record.read_text()) | {"best_epoch": best}))
+@pytest.mark.parametrize("best", ["00", "99", '"2"', "2.5"])
+def test_a_best_epoch_that_there_is_not_is_the_records_fault(tmp_path: Path, best: str) -> None:
+    write_run(tmp_path)
+    run = Results(tmp_path).run(RUN)
+    text = run.record.read_text().replace('"best_epoch": 48', f'"best_epoch": {best}')
+    run.record.write_text(text)
+    kept = json.loads(run.checksums.read_text())
+    kept["files"]["run.json"]["size"] = run.record.stat().st_size
+    run.checksums.write_text(json.dumps(kept))
     assert (status(tmp_path).state, status(tmp_path).val_accuracy) == ("failed", None)
-    assert "run.json cannot be read; remove it" in status(tmp_path).detail
-
-
-def test_seeds_asked_for_on_the_command_line_are_shown_too(tmp_path: Path) -> None:
-    (tmp_path / "state/halves/narrow/seed10").mkdir(parents=True)
-    (tmp_path / "halves/narrow/seed2").mkdir(parents=True)
-    (tmp_path / "progress/halves/narrow").mkdir(parents=True)
-    (tmp_path / "progress/halves/narrow/seed7.json").touch()
-    seeds = [row.seed for row in run_statuses(Results(tmp_path), [TRIAL], NOW)]
-    assert seeds == [0, 2, 7, 10]
+    told = "has no best epoch" if best == "99" else "has an unreadable run.json"
+    assert told in status(tmp_path).detail
 
 
 def test_the_table_is_aligned_and_counts() -> None:
@@ -199,10 +253,10 @@ def test_the_table_is_aligned_and_counts() -> None:
 def test_the_command_reads_what_real_runs_leave(project: Path) -> None:
     answer = scratchbook(project, "status")
     assert "2 runs: 2 done" in answer.stdout, answer.stderr
-    (project / "results/halves/wide/seed0/run.json").unlink()
-    results = Results(project / "results")
-    results.state("halves", "wide", 0).mkdir(parents=True)
-    progress = results.progress("halves", "wide", 0)
+    results, run = Results(project / "results"), run_of(project, "wide")
+    shutil.rmtree(results.run(run).folder)
+    results.state(run).mkdir(parents=True)
+    progress = results.progress(run)
     told = json.loads(progress.read_text())
     assert (told["stage"], told["state"], told["total"]) == ("mapping", "done", 3)
     begun = {**told, "stage": "training", "state": "running", "epoch": 2}
@@ -238,8 +292,8 @@ def test_the_command_needs_no_keras_and_watches_until_ctrl_c(project: Path) -> N
 def test_smoke_runs_that_were_begun_are_shown_by_the_command(project: Path) -> None:
     notebooks = project / "config/notebooks"
     (notebooks / "others.yaml").write_text((notebooks / "halves.yaml").read_text())
-    log = Results(project / "results/smoke").run_log("train", "others", "wide", 0)
-    log.parent.mkdir(parents=True)
-    log.touch()
+    runs = Results(project / "results/smoke").notebook("others").runs
+    runs.parent.mkdir(parents=True)
+    runs.touch()
     assert "others" in scratchbook(project, "status", "--smoke").stdout
     assert "others" not in scratchbook(project, "status").stdout
