@@ -244,7 +244,7 @@ class Survivor:
         """Snakemake or `scratchbook`, in a process group of its own that ends at a moment.
 
         Args:
-            moment: `delay 3.5` seconds from now, `keep_run 7` or "", for never.
+            moment: `delay 3.5` seconds from now, one that `deadly` knows, or "", for never.
 
         Returns:
             The exit code; that of SIGKILL where it was killed.
@@ -262,6 +262,7 @@ class Survivor:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             code = process.wait()
+            assert name == "delay", self.log[-5000:]
         deadline = time.monotonic() + PATIENCE
         with contextlib.suppress(ProcessLookupError):  # until nobody of the group is left
             while time.monotonic() < deadline:
