@@ -191,11 +191,12 @@ class Store:
     def sweep(self) -> None:
         """Clears what is left of trainings whose runs are in the store."""
         for place in (self.results.states, self.results.being_made):
-            for folder in place.glob("*/seed*"):
-                run = run_name(folder.parent.name, folder.name.split(".")[0].removeprefix("seed"))
-                with suppress(DamagedError, MissingError):
-                    if seed_of(folder.name) is not None and not self.is_open(run):
-                        self.clear(run)
+            for left in place.glob("*/seed*"):  # a folder, or an order
+                if (seed := seed_of(left.name.split(".")[0])) is not None:
+                    run = run_name(left.parent.name, seed)
+                    with suppress(DamagedError, MissingError):
+                        if not self.is_open(run):
+                            self.clear(run)
         for order in self.results.being_made.glob("*.order.json"):  # of data
             if self.results.data(order.name.removesuffix(".order.json")).exists():
                 order.unlink()
