@@ -92,9 +92,11 @@ def make_shapes(folder: Path, images_a_class: int = 20) -> None:
             Image.fromarray(pixels).save(folder / label / f"{number:02d}.png")
 
 
-def snakemake(project: Path, *arguments: str, cores: int = 2) -> subprocess.CompletedProcess[str]:
+def snakemake(
+    project: Path, *arguments: str, cores: int = 2, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Runs the real Snakemake in a project."""
-    return run(project, "-m", "snakemake", "--cores", str(cores), *arguments)
+    return run(project, "-m", "snakemake", "--cores", str(cores), *arguments, **environment)
 
 
 def scratchbook(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -102,17 +104,17 @@ def scratchbook(project: Path, *arguments: str) -> subprocess.CompletedProcess[s
     return run(project, "-m", "scratchbook.cli", *arguments)
 
 
-def run(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(project: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Runs Python in a project, with the project's own copy of the package."""
-    environment = {**os.environ, "PYTHONPATH": str(project / "src")}
+    variables = {**os.environ, "PYTHONPATH": str(project / "src"), **environment}
     return subprocess.run(
         [sys.executable, *arguments],
-        cwd=project, env=environment, capture_output=True, text=True, check=False,
+        cwd=project, env=variables, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
 
 def planned(project: Path, *arguments: str) -> set[str]:
-    """The jobs a Snakemake run would do: `train_run halves/wide/0` and so on."""
+    """The jobs a Snakemake run would do: `train_run shapes-3f9a0c61d2e8/seed0` and so on."""
     answer = snakemake(project, "--dry-run", *arguments)
     assert answer.returncode == 0, answer.stdout + answer.stderr
     jobs = set()
@@ -124,12 +126,14 @@ def planned(project: Path, *arguments: str) -> set[str]:
     return jobs - {"all"}
 
 
-def run_of(project: Path, experiment: str, seed: int = 0, notebook: str = "halves") -> str:
+def run_of(
+    project: Path, experiment: str, seed: int = 0, notebook: str = "halves", **environment: str
+) -> str:
     """Where an experiment's run lies in the store, as it is declared now: `shapes-…/seed0`."""
     code = (
         "from scratchbook.cli.chosen import chosen_plan\n"
         f"print(chosen_plan([{notebook!r}]).run({notebook!r}, {experiment!r}, {seed}))"
     )
-    answer = run(project, "-c", code)
+    answer = run(project, "-c", code, **environment)
     assert answer.returncode == 0, answer.stderr
     return answer.stdout.strip()
