@@ -343,10 +343,10 @@ def maps_of_other_seeds(wildcards):
 
 def read_files(notebook, *names):
     """Files of a notebook's runs that a stage reads. In a bucket all of them, which are fetched; on
-    a disk only the metrics, which are made of the others: each further one costs time.
+    a disk those that tell another run from this one: each further one costs time.
     """
     if bucket.VARIABLE not in os.environ:
-        names = ["metrics"]
+        names = ["record", "metrics"]
     runs = [
         RESULTS.run(run)
         for runs in PLAN.runs(notebook).values()

@@ -19,7 +19,7 @@ SNAKEMAKE_RECORDS = (Path(".snakemake/metadata"), Path(".snakemake/incomplete"))
 
 # Where Snakemake copies outputs in `update()` to, while their job runs. A folder that a killed
 # Snakemake left there would make every later job of that output fail.
-BACKUPS = Path(".snakemake/backup")
+BACKUPS = Path(".snakemake/backups")
 
 
 @contextmanager

@@ -38,6 +38,9 @@ _SETTINGS: dict[str, Any] = {
     "validation": "validation",
 }
 """Of a spec, as each was when it was introduced."""
+_SCHEDULE: dict[str, Any] = {"warm_up": 0, "decay": "none", "every": None, "factor": None}
+_SIDES = ("kernel_size", "pool_size", "strides", "dilation_rate")
+"""Arguments for which a number means the same as a pair of it."""
 _RUN: dict[str, Any] = {"precision": "auto", "backend": "auto", "threads": 1, "pretrained": {}}
 """Of what is asked beside the spec."""
 
@@ -67,6 +70,10 @@ def run_key(
         if name not in ("dataset", "initial_weights") and not name.startswith("recorded_")
     }
     asked = {name: value for name, value in asked.items() if not _same(value, _SETTINGS, name)}
+    if schedule := asked.get("schedule"):
+        asked["schedule"] = {
+            name: value for name, value in schedule.items() if not _same(value, _SCHEDULE, name)
+        }
     beside = {
         "precision": precision, "backend": backend, "threads": threads,
         "pretrained": dict(pretrained),
@@ -120,11 +127,17 @@ def _objects(value: Any) -> Any:
 def _object(entry: Mapping[str, Any]) -> dict[str, Any]:
     defaults = frozen().get(entry["class_name"], {})
     config = {
-        name: _objects(value)
+        name: _side(value) if name in _SIDES else _objects(value)
         for name, value in entry["config"].items()
         if not _same(value, defaults, name)
     }
     return {"class_name": entry["class_name"], "config": config}
+
+
+def _side(value: Any) -> Any:
+    """2 for [2, 2]."""
+    pair = isinstance(value, list | tuple) and len(value) == 2 and value[0] == value[1]
+    return value[0] if pair else value
 
 
 def _same(value: Any, defaults: Mapping[str, Any], name: str) -> bool:

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from scratchbook.console import duration
+from scratchbook.errors import ScratchbookError
 from scratchbook.keys import with_frozen
 from scratchbook.results.files import hash_file, try_room
 from scratchbook.results.hdf5 import HDF5_OVERHEAD
@@ -72,14 +73,18 @@ def train(
             console.progress(step, steps)
         snapshot.training_seconds += time.perf_counter() - clock
         training_seconds = time.perf_counter() - clock
+        if snapshot.diverged is None:
+            logits = predict_logits(model, images, validation_rows, spec.get("test_time_flip"))
+            if not np.isfinite(logits).all():
+                console.say(
+                    f"after epoch {epoch} the answers are no numbers: the run diverged; a lower "
+                    "learning rate is the usual cure"
+                )
+                snapshot.diverged, snapshot.stopped = epoch, True
         if snapshot.diverged is not None:
-            if held := state.load():
-                for variable, value in zip(setup.variables, held[1], strict=True):
-                    variable.assign(value)
-                save(setup, state, snapshot, begun)
+            end_where_it_was_whole(setup, state, snapshot, begun)
             return
 
-        logits = predict_logits(model, images, validation_rows, spec.get("test_time_flip"))
         val_loss, val_accuracy = measure(setup.loss, logits, labels[validation_rows])
         row = Epoch(
             epoch=epoch, loss=loss / len(shuffled), accuracy=accuracy / len(shuffled),
@@ -93,6 +98,22 @@ def train(
         snapshot.history.append(row)
         save(setup, state, snapshot, begun)
         tell(console, snapshot.history, epochs, steps, len(shuffled) / max(training_seconds, 1e-9))
+
+
+def end_where_it_was_whole(setup: Setup, state: RunState, snapshot: Snapshot, begun: float) -> None:
+    """Brings a run that diverged back to its last whole epoch, if there is one, and saves that as
+    its last."""
+    if (held := state.load()) is None:
+        return
+    before, arrays = held
+    if before.epoch != snapshot.epoch:
+        raise ScratchbookError(
+            f"the run diverged, and its last state in {state.folder} is damaged; start again: it "
+            "goes on from the epoch before"
+        )
+    for variable, value in zip(setup.variables, arrays, strict=True):
+        variable.assign(value)
+    save(setup, state, snapshot, begun)
 
 
 def seed_epoch(model: keras.Model, seed: int, epoch: int) -> None:
