@@ -231,7 +231,9 @@ def load_project(
     """
     config = folder / "config"
     written = read_yaml(config / "config.yaml")
-    chosen = validate(Settings, dict(settings or written or {}), config / "config.yaml")
+    given = settings or written or {}
+    values = dict(given) if isinstance(given, Mapping) else given
+    chosen = validate(Settings, values, config / "config.yaml")
     datasets = validate(Datasets, read_yaml(config / "datasets.yaml"), config / "datasets.yaml")
     notebooks = _Notebooks(chosen.notebooks, config, datasets.root)
     if whole:

@@ -79,10 +79,12 @@ def read_yaml(path: Path) -> Any:
         raise ScratchbookError(f"{path}: there is no such file") from None
     except IsADirectoryError:
         raise ScratchbookError(f"{path}: this is a folder, not a YAML file") from None
+    except OSError as error:
+        raise ScratchbookError(f"{path}: {error.strerror or error}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error)
+        problem = (getattr(error, "problem", None) or str(error)).partition("\n")[0]
         raise ScratchbookError(f"{path}{line}: this is not YAML: {problem}") from None
 
 
