@@ -13,7 +13,7 @@ rule map_attention:
     input:
         choices=ancient(RESULTS.maps("{cam}")),
         data=data_read,
-        run=RUN.record,
+        run=settled_file("record"),
         checkpoints=lambda wildcards: weights_of(wildcards.run),
         pretrained=pretrained_files,
         initial=initial_run,

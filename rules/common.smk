@@ -249,7 +249,22 @@ def weights_of(run):
     kept = None if PLAN is not None and run in PLAN.open else kept_of(run)
     if kept and not any(name.startswith(folder.name) for name in kept["files"]):
         return []
-    return [folder]
+    return [settled(folder, run)]
+
+
+def settled(file, run):
+    """A file of a finished run, for what is derived from it and goes where the run goes: it need not
+    be made anew, whatever the file's time. In a bucket it stays behind, and the time counts.
+    """
+    keeps = PLAN is not None and run not in PLAN.open and not KEPT_IN
+    return ancient(str(file)) if keeps else file
+
+
+def settled_file(name):
+    """The same as an input function."""
+    return lambda wildcards: settled(
+        getattr(RESULTS.run(wildcards.run), name), wildcards.run
+    )
 
 
 def kept_of(run):

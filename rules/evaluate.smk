@@ -1,6 +1,6 @@
 rule evaluate_run:
     input:
-        predictions=RUN.predictions,
+        predictions=settled_file("predictions"),
     output:
         RUN.metrics,
     log:

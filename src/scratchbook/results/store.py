@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -175,8 +176,11 @@ class Store:
         place, before = self.results.run(run), self.results.run(earlier[0])
         self._put_aside(run, place, datetime.now(UTC))
         before.folder.replace(place.folder)
-        for file in place.derived.rglob("*"):
-            os.utime(file)  # so that tables and page are made anew
+        # So that tables and page are made anew, and what is derived from the run is not.
+        now = time.time()
+        for file, moment in [(place.record, now), *((f, now + 1) for f in place.derived.glob("*"))]:
+            if file.exists():
+                os.utime(file, (moment, moment))
         self._read.pop(run, None)
         return f"is again the one that was finished {_stamp_of(before.folder.name)}"
 
