@@ -3,6 +3,8 @@ rule order_maps:
         RESULTS.maps("{cam}"),
     log:
         RESULTS.log("maps", "{cam}"),
+    conda:
+        "../envs/data.yaml"
     params:
         choices=cam_choices,
     script:

@@ -3,6 +3,8 @@ rule order_data:
         update(RESULTS.order("{data}")),
     log:
         RESULTS.log("data", "{data}-order"),
+    conda:
+        "../envs/data.yaml"
     params:
         order=dataset_declared,
     script:

@@ -7,6 +7,8 @@ rule order_run:
         update(RESULTS.order("{run}")),
     log:
         RESULTS.log("{run}", "order"),
+    conda:
+        "../envs/data.yaml"
     params:
         order=order_of,
     script:
@@ -55,7 +57,10 @@ rule keep_run:
         checksums=update(RUN.checksums),
     log:
         RESULTS.log("{run}", "keep"),
+    conda:
+        "../envs/data.yaml"
     params:
-        results=str(RESULTS.folder),
+        # Of this disk, where it is asked for again, also where the run goes to a bucket.
+        results=lambda wildcards: str(RESULTS.folder),
     script:
         "../workflow/scripts/keep_run.py"

@@ -130,15 +130,10 @@ def third_party(file: Path) -> set[str]:
 def test_each_environment_has_what_its_rules_scripts_import() -> None:
     package = {"PIL": "pillow", "pydantic_core": "pydantic", "yaml": "pyyaml"}
     seen = set()
-    alone = set()  # run by Snakemake itself, which has all that it needs
     for file in (REPOSITORY / "rules").glob("*.smk"):
         for rule in re.split(r"^rule ", file.read_text(), flags=re.M)[1:]:
-            environments = re.findall(r"\.\./envs/(\w+)\.yaml", rule)
-            scripts = re.findall(r"\.\./workflow/scripts/(\w+\.py)", rule)
-            if not environments:
-                alone |= {*scripts}
-                continue
-            ((environment,), (script,)) = environments, scripts
+            (environment,) = re.findall(r"\.\./envs/(\w+)\.yaml", rule)
+            (script,) = re.findall(r"\.\./workflow/scripts/(\w+\.py)", rule)
             listed = yaml.safe_load((REPOSITORY / f"envs/{environment}.yaml").read_text())
             has = {each.split("==")[0] for each in listed["dependencies"][-1]["pip"]}
             # Not imported at the top: to check what is read; for pandas to write LaTeX.
@@ -151,5 +146,4 @@ def test_each_environment_has_what_its_rules_scripts_import() -> None:
             missing = {package.get(name, name).replace("_", "-") for name in needs} - has
             assert not missing, f"{script} in envs/{environment}.yaml"
             seen.add(script)
-    assert alone == {"keep_run.py", "order_data.py", "order_maps.py", "order_run.py"}
-    assert seen | alone == {file.name for file in (REPOSITORY / "workflow/scripts").glob("*.py")}
+    assert seen == {file.name for file in (REPOSITORY / "workflow/scripts").glob("*.py")}

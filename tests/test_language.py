@@ -153,9 +153,9 @@ NAMES = set(
     re.findall(
         r"\w+",
         """train1 train2 train3 train shapes seed0 Shapes made up id CSV Markdown LaTeX JSON UTC CPU
-        F1 AUROC Brier Grad CAM GRID TOO SMALL Spearman sha256 Scratchbook Python keras Keras tensorflow
-        cpu numpy float32 conv2d compare csv run json all draw2 draw report png image an English
-        note UNDERTRAINED SEED NOISE circle square triangle MFLOP""",
+        F1 AUROC Brier Grad CAM GRID TOO SMALL Spearman sha256 Scratchbook Python keras Keras
+        tensorflow cpu numpy float32 conv2d compare csv run json all draw2 draw report png image an
+        English note UNDERTRAINED SEED NOISE circle square triangle MFLOP""",
     )
 )
 
