@@ -257,6 +257,9 @@ def test_a_colleague_with_the_results_and_no_data_trains_nothing(
         )
     shutil.copyfile(project / "results/sources.json", colleague / "results/sources.json")
     planned_without_training(colleague)
+    jobs = planned(colleague, "--config", "seeds=[0,1]")
+    assert trained(jobs) == {run_of(colleague, name, seed=1) for name in ("narrow", "wide")}
+    assert "prepare_dataset" not in rules(jobs)
     shutil.rmtree(colleague / "results/data")
     planned_without_training(colleague)
 
