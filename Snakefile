@@ -38,21 +38,25 @@ localrules:
     describe_results,
 
 
+# A job in a process of its own has nothing to begin or to end.
 onstart:
-    check_networks()
-    tidy_up()
-    keep_records()
+    if PLAN is not None:
+        check_networks()
+        tidy_up()
+        keep_records()
 
 
 onsuccess:
-    KEEPING.close()
-    tidy_up()
-    remove_partial_page()
+    if PLAN is not None:
+        KEEPING.close()
+        tidy_up()
+        remove_partial_page()
 
 
 onerror:
-    KEEPING.close()
-    write_partial_page()
+    if PLAN is not None:
+        KEEPING.close()
+        write_partial_page()
 
 
 rule all:
