@@ -186,11 +186,11 @@ class Store:
 
     def clear(self, run: str) -> None:
         """Removes what a training left beside the store."""
+        self.results.order(run).unlink(missing_ok=True)
         for folder in (self.results.state(run), self.results.trained(run).folder):
             shutil.rmtree(folder, ignore_errors=True)
             with suppress(OSError):
                 folder.parent.rmdir()
-        self.results.order(run).unlink(missing_ok=True)
 
     def sweep(self) -> None:
         """Clears what is left of trainings whose runs are in the store."""
