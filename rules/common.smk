@@ -244,12 +244,9 @@ def files_to_start_from(run):
 
 
 def weights_of(run):
-    """The folder of a run's weights; none where it diverged before any were kept."""
-    folder = RESULTS.run(run).checkpoints
-    kept = None if PLAN is not None and run in PLAN.open else kept_of(run)
-    if kept and not any(name.startswith(folder.name) for name in kept["files"]):
-        return []
-    return [settled(folder, run)]
+    """The folder of a run's weights, which is to be fetched from a bucket; on a disk it is there
+    where its record is."""
+    return [RESULTS.run(run).checkpoints] if KEPT_IN else []
 
 
 def settled(file, run):

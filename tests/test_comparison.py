@@ -424,7 +424,7 @@ def test_a_diverged_seed_is_left_out_of_the_figures_and_its_row_says_so(tmp_path
     rows = found.rows.set_index("experiment")
     assert rows.loc["train2", "status"] == "incomplete: seed 0 diverged in epoch 3"
     assert rows.loc["train3", "status"] == (
-        "failed: seed 0 diverged in epoch 1; seed 1 diverged, as the run that it starts from did"
+        "diverged: seed 0 diverged in epoch 1; seed 1 diverged, as the run that it starts from did"
     )
     only = json.loads(run_files(tmp_path, "train2", 1).metrics.read_text())["splits"]["test"]
     assert rows.loc["train2", "test_accuracy"] == only["accuracy"]["value"]

@@ -9,7 +9,7 @@ import numpy as np
 from scratchbook.errors import ScratchbookError
 from scratchbook.figures import COMPARED, Measured
 from scratchbook.language import tr
-from scratchbook.results.errors import ResultError
+from scratchbook.results.errors import DivergedError, ResultError
 from scratchbook.results.hdf5 import open_predictions
 from scratchbook.results.paths import Results, RunFiles
 from scratchbook.results.reading import read_history, read_metrics, read_record
@@ -38,6 +38,8 @@ class Experiment:
     declared: DeclaredExperiment
     runs: list[Run] = field(default_factory=list)
     trouble: list[str] = field(default_factory=list)
+    diverged: int = 0
+    """How many of those runs did, and so are results like any."""
     same_as: str | None = None
     """An experiment before it whose runs these are, and which alone is compared."""
 
@@ -49,10 +51,13 @@ class Experiment:
         if not self.trouble:
             return "; ".join(["complete", *same, *left_out])
         told = "; ".join([*self.trouble, *same, *left_out])
-        return ("incomplete: " if self.runs else "failed: ") + told
+        if self.runs:
+            return f"incomplete: {told}"
+        return f"{'diverged' if self.diverged == len(self.trouble) else 'failed'}: {told}"
 
     def miss(self, seed: int, error: ScratchbookError) -> None:
         """Notes why a seed's run is left out."""
+        self.diverged += isinstance(error, DivergedError)
         told = error.brief if isinstance(error, ResultError) else str(error)
         self.trouble.append(f"seed {seed} {told}")
 
@@ -80,11 +85,12 @@ def read_run(name: str, files: RunFiles, reach: float | None = None) -> Run:
     """One run's figures, and what it took to reach a validation accuracy of `reach`.
 
     Raises:
-        ScratchbookError: it is not trained or not evaluated, its files are damaged, or it diverged.
+        ScratchbookError: it is not trained or not evaluated, its files are damaged, or (a
+            `DivergedError`) it diverged.
     """
     record, metrics = read_record(files), read_metrics(files)
     if (epoch := record.get("diverged")) is not None:
-        raise ScratchbookError(diverged(epoch))
+        raise DivergedError(diverged(epoch))
     if "trouble" in metrics:
         raise ScratchbookError("; ".join(metrics["trouble"]))
     history = None if reach is None else read_history(files)

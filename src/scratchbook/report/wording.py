@@ -19,7 +19,8 @@ ACCURACIES = {
 }  # fmt: skip
 CURVES = (mark("accuracy"), mark("loss"), mark("epoch"))
 SPLITS = (mark("train"), mark("validation"), mark("test"))
-STATES = (mark("complete"), mark("incomplete"), mark("failed"))  # as compare.csv begins them
+# As compare.csv begins them.
+STATES = (mark("complete"), mark("incomplete"), mark("diverged"), mark("failed"))
 PREFIXES = (mark("train"), mark("val"), mark("test"))  # of recorded_metric
 
 
