@@ -366,7 +366,7 @@ with Path("trained.log").open("a") as log:
 def train_in_name_only(project: Path) -> None:
     """From now on a training copies the files of a run that is there, and no network is built."""
     (project / "workflow/scripts/train_run.py").write_text(STAND_IN)
-    edit(project, "Snakefile", "    check_networks()\n", "")
+    edit(project, "Snakefile", "        check_networks()\n", "")
 
 
 def trainings(project: Path) -> list[str]:
