@@ -27,6 +27,7 @@ rule train_run:
         RESULTS.log("{run}", "train"),
     benchmark:
         RESULTS.benchmark(RESULTS.log("{run}", "train"))
+    priority: 1  # before further orders
     conda:
         "../envs/keras.yaml"
     threads: ordered_threads
@@ -57,6 +58,7 @@ rule keep_run:
         checksums=update(RUN.checksums),
     log:
         RESULTS.log("{run}", "keep"),
+    priority: 2  # what was trained is safe
     conda:
         "../envs/data.yaml"
     params:
