@@ -42,6 +42,8 @@ def make_page(
         "lang": "en",
         "language": "en",
         "dataset": "shapes",
+        "data_title": "Shapes",
+        "citation": None,
         "data": DATA,
         "validation": "validation",
         "reach": None,

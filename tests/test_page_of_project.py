@@ -47,6 +47,25 @@ def test_the_command_renders_one_notebook_alone(project: Path) -> None:
     assert (project / "report.html").read_bytes() == before
 
 
+def test_the_page_calls_the_data_as_they_are_declared_now_and_names_files_that_are_there(
+    project: Path,
+) -> None:
+    datasets = project / "config/datasets.yaml"
+    words = "  title: Light and shade\n  citation: A. Painter 1889\n"
+    datasets.write_text(re.sub(r"  title: .*\n", words, datasets.read_text()))
+    assert not [job for job in planned(project) if job.startswith(("prepare", "train"))]
+    answer = scratchbook(project, "report", "halves")
+    assert answer.returncode == 0, answer.stderr
+    page = (project / "halves.html").read_text(encoding="utf-8")
+    assert "Light and shade" in page
+    assert "folder shapes — A. Painter 1889" in page
+    assert "Bright and dark halves" not in re.sub(r"(?s)<pre.*?</pre>", "", page)
+    weights = re.findall(r"<code>([^<]*\.weights\.h5)</code>", page)
+    assert len(weights) == 2
+    for file in weights:
+        assert (project / "results" / file).is_file(), file
+
+
 def test_what_is_declared_otherwise_has_no_run_and_as_it_was_its_own_again(project: Path) -> None:
     notebook = project / "config/notebooks/halves.yaml"
     text, before = notebook.read_text(), run_of(project, "wide")

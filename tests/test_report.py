@@ -103,7 +103,7 @@ def make_data(results: Path, n: int = 750) -> None:
         file["images"] = rng.integers(0, 256, (n, 8, 8, 3), dtype=np.uint8)
         file["names"] = [f"image-{i}.png" for i in range(n)]
         file["labels"], file["split"] = np.zeros(n, np.int64), np.zeros(n, np.uint8)
-        file.attrs.update(dataset="shapes", title="Shapes", source="made up", sha256="ab" * 32,
+        file.attrs.update(dataset="shapes", source="made up", sha256="ab" * 32,
                           arrays_sha256="cd" * 32, preparing=1,
                           class_names="[]", notes="[]", duplicates="[]")  # fmt: skip
 
@@ -754,7 +754,7 @@ def test_notebook_md_has_the_form_of_the_seeds(whole):
     assert "### results" in lines
     assert "> note on train1" in lines
     (run, _) = whole[0]["experiments"][0]["runs"].values()
-    weights = rf"> weights: `{run}/checkpoints/shapes-1030-06-0\.60\.weights\.h5`"
+    weights = rf"> weights: `runs/{run}/checkpoints/shapes-1030-06-0\.60\.weights\.h5`"
     assert any(re.fullmatch(weights, line) for line in lines)
     for link in re.findall(r"\]\((figures/[^)]*)\)", text):
         assert (whole[1] / "shapes" / link).exists()

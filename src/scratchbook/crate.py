@@ -83,8 +83,13 @@ def write_crate(
         crate.license = crate.file(licence, "The licence of the code")
     workflow = _workflow(crate, snakefile, records.values())
     settings = [crate.file(path, f"Configuration: {Path(path).name}") for path in config]
-    used = sorted({record["data"]["file"] for record in records.values()})
-    data = {name: _data(crate, results.data(name), name) for name in used}
+    used = {
+        records[run]["data"]["file"]: page
+        for page in pages
+        for experiment in page["experiments"]
+        for run in map(results.run, experiment["runs"].values())
+    }
+    data = {name: _data(crate, results.data(name), used[name]) for name in sorted(used)}
     shown = crate.file(report, "The page of all results")
     tables = [
         crate.file(path, f"{page['title']}: {about}")
@@ -179,15 +184,16 @@ def _software(crate: _Crate, name: str, version: str) -> Entity:
     return crate.thing(url, "SoftwareApplication", name=name, softwareVersion=version, url=url)
 
 
-def _data(crate: _Crate, path: Path, name: str) -> Entity:
+def _data(crate: _Crate, path: Path, page: Page) -> Entity:
     """A prepared data set with the hash of what it was made from."""
+    file = crate.file(path, page["data_title"])
     prepared = readable(Prepared, crate.root / path)
     if prepared is None:  # the runs are as good where their data were cleared away
-        return crate.file(path, name)
-    file = crate.file(path, prepared.title)
-    file["description"] = f"Prepared from {prepared.source}"
+        return file
+    told = [prepared.source, *([page["citation"]] if page["citation"] else [])]
+    file["description"] = f"Prepared from {' — '.join(told)}"
     file["identifier"] = crate.thing(
-        f"#sha256-{name}", "PropertyValue",
+        f"#sha256-{path.stem}", "PropertyValue",
         propertyID="sha256", name="sha256 of the source", value=prepared.sha256,
     )  # fmt: skip
     return file

@@ -134,6 +134,8 @@ class Page(Trial):
 
     language: str
     title: str
+    data_title: str
+    citation: str | None  # of the data
     goal: str
     lang: str
     notes: list[str]

@@ -153,6 +153,8 @@ class Project:
             **self.trial(notebook),
             "language": self.settings.language,
             "title": declared.title or notebook,
+            "data_title": self.datasets[declared.dataset].title,
+            "citation": self.datasets[declared.dataset].citation,
             "goal": declared.goal,
             "lang": declared.lang,
             "notes": declared.notes,

@@ -147,11 +147,9 @@ def _write(
         file["labels"] = labels.astype(np.int64)
         file["split"] = split
         file.create_dataset("names", data=names, dtype=h5py.string_dtype())
-        credit = f" — {dataset.citation}" if dataset.citation else ""
         file.attrs.update(
             dataset=name,
-            title=dataset.title,
-            source=source.text + credit,
+            source=source.text,
             sha256=sha256,
             preparing=preparing,
             class_names=json.dumps(source.class_names, ensure_ascii=False),

@@ -162,7 +162,7 @@ def _shade(n: int, of: int) -> int:
 def _facts(notebook: Notebook) -> list[tuple[str, str]]:
     """What the head of a chapter tells of its runs: data, when, on what, how long."""
     runs = notebook.runs
-    title = (notebook.data and notebook.data.title) or notebook.page["dataset"]
+    title = notebook.page["data_title"]
     facts = []
     if runs:
         # The data set's images, of which an experiment may train on a part.

@@ -80,9 +80,9 @@ def settling(drift: pd.DataFrame | None) -> str:
 
 
 def weights_lines(experiment: Experiment) -> list[str]:
-    """The file that holds each run's best weights, from the folder of all finished runs."""
+    """The file that holds each run's best weights, in the folder of results."""
     return [
-        f"{run.files.name}/{run.files.checkpoints.name}/{checkpoint['file']}"
+        f"runs/{run.files.name}/{run.files.checkpoints.name}/{checkpoint['file']}"
         for run in experiment.runs
         for checkpoint in run.record["checkpoints"]
         if "best" in checkpoint["kept_for"]

@@ -25,7 +25,6 @@ class Prepared:
 
     path: Path
     dataset: str
-    title: str
     source: str  # where the images came from
     sha256: str  # the content of the source
     arrays_sha256: str  # of images, labels, split and names, as `hash_arrays` has it
@@ -46,9 +45,8 @@ class Prepared:
                 raise ValueError("`images` is not a contiguous uint8 [n, height, width, 3]")
             self.labels = file["labels"][()]
             self.split = file["split"][()]
-            self.dataset, self.title, self.source, self.sha256, self.arrays_sha256 = (
-                str(file.attrs[key])
-                for key in ("dataset", "title", "source", "sha256", "arrays_sha256")
+            self.dataset, self.source, self.sha256, self.arrays_sha256 = (
+                str(file.attrs[key]) for key in ("dataset", "source", "sha256", "arrays_sha256")
             )
             self.preparing = int(file.attrs["preparing"])
             self.class_names, self.notes, self.duplicates = (
