@@ -3,8 +3,6 @@ rule order_data:
         update(RESULTS.order("{data}")),
     log:
         RESULTS.log("data", "{data}-order"),
-    # Before the orders of a thousand runs, all of which wait for it.
-    priority: 3
     conda:
         "../envs/data.yaml"
     params:
@@ -23,7 +21,6 @@ rule prepare_dataset:
         RESULTS.log("data", "{data}"),
     benchmark:
         RESULTS.benchmark(RESULTS.log("data", "{data}"))
-    priority: 3
     conda:
         "../envs/data.yaml"
     threads: 2

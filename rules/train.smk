@@ -3,12 +3,17 @@
 
 
 rule order_run:
+    input:
+        data=ordered_data,  # which all wait for, and which needs the cores
     output:
         update(RESULTS.order("{run}")),
     log:
         RESULTS.log("{run}", "order"),
     conda:
         "../envs/data.yaml"
+    # As its training's, which starts in its place: of a thousand orders, each of which leaves a core,
+    # a training that needs two would come after the last.
+    threads: ordered_threads
     params:
         order=order_of,
     script:
@@ -27,7 +32,7 @@ rule train_run:
         RESULTS.log("{run}", "train"),
     benchmark:
         RESULTS.benchmark(RESULTS.log("{run}", "train"))
-    priority: 1  # before further orders
+    priority: 1
     conda:
         "../envs/keras.yaml"
     threads: ordered_threads
@@ -58,7 +63,7 @@ rule keep_run:
         checksums=update(RUN.checksums),
     log:
         RESULTS.log("{run}", "keep"),
-    priority: 2  # what was trained is safe
+    priority: 2
     conda:
         "../envs/data.yaml"
     params:

@@ -28,15 +28,17 @@ def run(given: argparse.Namespace) -> None:
 
     prepare_keras(threads=1, gpu=False)
     from scratchbook.cam.maps import choose_layer
-    from scratchbook.models import survey_networks
+    from scratchbook.models import Built, survey_networks
 
-    wrong = []
+    wrong: list[str] = []
+    known: dict[tuple[object, ...], dict[str, Built]] = {}  # most notebooks share networks
     for name, notebook in project.notebooks.items():
         specs = {experiment: project.spec(name, experiment) for experiment in notebook.experiments}
         cam = project.cam(name)
         suits = partial(choose_layer, name=cam["layer"]) if cam else None
         size = project.datasets[notebook.dataset].size
-        networks, mistakes = survey_networks(specs, size, suits)
+        built = known.setdefault((notebook.dataset, cam["layer"] if cam else False), {})
+        networks, mistakes = survey_networks(specs, size, suits, built)
         file = CONFIG / "notebooks" / f"{name}.yaml"
         wrong += [f"{file}: {line}" for mistake in mistakes for line in mistake.split("\n")]
         if not mistakes:

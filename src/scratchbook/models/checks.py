@@ -29,6 +29,10 @@ class Network(TypedDict):
     layers: list[LayerRow]
 
 
+Built = tuple[Network, list[Weights], str] | ScratchbookError
+"""A network, its layers' weights and what does not suit it; or why there is none."""
+
+
 def count_parameters(model: keras.Model) -> Parameters:
     """Total, trainable and non-trainable weights, as Keras's `summary` counts them.
 
@@ -96,6 +100,7 @@ def survey_networks(
     specs: Mapping[str, Spec],
     size: Sequence[int],
     suits: Callable[[keras.Model], object] | None = None,
+    built: dict[str, Built] | None = None,
 ) -> tuple[dict[str, Network], list[str]]:
     """Builds each experiment's network, without pretrained weights, and counts it. Experiments
     that differ in how they train, as most of a grid do, share one.
@@ -104,41 +109,30 @@ def survey_networks(
         specs: {experiment: resolved spec}.
         size: (height, width) of the images.
         suits: what else is asked of each network; raises ScratchbookError where it does not suit.
+        built: what other notebooks' networks of the same data, size and `suits` came to; is added
+            to.
 
     Returns:
         The networks that can be built, by experiment, and a line for each that cannot, that is not
         of the recorded size, or whose warm start is of another network; and one for each way in
         which networks do not suit.
     """
-    import keras
-
+    built = {} if built is None else built
     networks: dict[str, Network] = {}
     mistakes: list[str] = []
     weights: dict[str, list[Weights]] = {}
-    built: dict[str, tuple[Network, list[Weights]] | ScratchbookError] = {}
     unsuited: dict[str, str] = {}  # {what does not suit: the first experiment it is wrong with}
     for name, spec in specs.items():
         drawn = json.dumps([spec["layers"], spec["augment"]])
         if drawn not in built:
-            keras.utils.clear_session(free_memory=True)
-            try:
-                model = build(spec, (size[0], size[1], 3))
-                parameters = count_parameters(model)
-                called, table = display_id(spec["dataset"], parameters), layer_table(spec, model)
-                network = Network(id=called, parameters=parameters, layers=table)
-                built[drawn] = network, layer_weights(model)
-                if suits is not None:
-                    suits(model)
-            except ScratchbookError as error:
-                if drawn in built:
-                    unsuited.setdefault(str(error), name)
-                else:
-                    built[drawn] = error
+            built[drawn] = _built(spec, size, suits)
         try:
             answer = built[drawn]
             if isinstance(answer, ScratchbookError):
                 raise answer
-            networks[name], weights[name] = answer
+            networks[name], weights[name], wrong = answer
+            if wrong:
+                unsuited.setdefault(wrong, name)
             check_recorded(spec, networks[name]["parameters"])
         except ScratchbookError as error:
             mistakes.append(f"experiments.{name}.{error}")
@@ -151,6 +145,26 @@ def survey_networks(
             except ScratchbookError as error:
                 mistakes.append(f"experiments.{name}.{error}")
     return networks, mistakes
+
+
+def _built(spec: Spec, size: Sequence[int], suits: Callable[[keras.Model], object] | None) -> Built:
+    import keras
+
+    keras.utils.clear_session(free_memory=True)
+    try:
+        model = build(spec, (size[0], size[1], 3))
+        parameters = count_parameters(model)
+        called, table = display_id(spec["dataset"], parameters), layer_table(spec, model)
+    except ScratchbookError as error:
+        return error
+    wrong = ""
+    try:
+        if suits is not None:
+            suits(model)
+    except ScratchbookError as error:
+        wrong = str(error)
+    network = Network(id=called, parameters=parameters, layers=table)
+    return network, layer_weights(model), wrong
 
 
 def check_classes(model: keras.Model, classes: int) -> None:
