@@ -15,7 +15,7 @@ rule map_attention:
     input:
         choices=ancient(RESULTS.maps("{cam}")),
         data=data_read,
-        run=settled_file("record"),
+        run=settled("record"),
         checkpoints=lambda wildcards: weights_of(wildcards.run),
         pretrained=pretrained_files,
         initial=initial_run,

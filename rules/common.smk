@@ -71,25 +71,27 @@ def stage_code(script):
 
 
 def reach_bucket():
-    """Tells jobs of the bucket that a profile names, and learns from it what other checkouts did."""
+    """The bucket that a profile names, if one does. Tells jobs of it, and learns from it what other
+    checkouts did."""
     os.environ.pop(bucket.VARIABLE, None)
     place = default_storage()
     if place is None:
-        return
+        return None
     os.environ[bucket.VARIABLE] = bucket.describe_bucket(*place)
+    reached = bucket.Bucket(os.environ[bucket.VARIABLE])
     if is_first_process():
         try:
             bucket.fetch_records(*SNAKEMAKE_RECORDS, RECORDS)
-            kept = bucket.Bucket(os.environ[bucket.VARIABLE])
-            if not RESULTS.sources.exists() and (told := kept.read(RESULTS.sources)):
+            if not RESULTS.sources.exists() and (told := reached.read(RESULTS.sources)):
                 write_text(RESULTS.sources, told.decode())
         except Exception as error:
             raise WorkflowError(f"cannot read from {place[1]}: {error}")
+    return reached
 
 
 def keep_records():
     """Copies Snakemake's records to the bucket, if there is one, until `KEEPING` is closed."""
-    if bucket.VARIABLE in os.environ:
+    if KEPT_IN:
         KEEPING.enter_context(bucket.kept_records(*SNAKEMAKE_RECORDS, RECORDS, say))
 
 
@@ -169,8 +171,8 @@ def tidy_up():
 def read_result(path):
     """A small file of results that a job in a process of its own is to know before it starts."""
     here = Path(in_bucket(str(path)))
-    if not here.exists() and bucket.VARIABLE in os.environ:
-        return json.loads(bucket.Bucket(os.environ[bucket.VARIABLE]).read(path))
+    if not here.exists() and KEPT_IN:
+        return json.loads(KEPT_IN.read(path))
     return json.loads(here.read_text(encoding="utf-8"))
 
 
@@ -249,19 +251,17 @@ def weights_of(run):
     return [RESULTS.run(run).checkpoints] if KEPT_IN else []
 
 
-def settled(file, run):
-    """A file of a finished run, for what is derived from it and goes where the run goes: it need not
-    be made anew, whatever the file's time. In a bucket it stays behind, and the time counts.
-    """
-    keeps = PLAN is not None and run not in PLAN.open and not KEPT_IN
-    return ancient(str(file)) if keeps else file
+def settled(name):
+    """An input function: a run's file for what is derived from it. Of a finished run that goes where
+    the run goes, and need not be made anew, whatever the file's time; in a bucket it stays behind,
+    and so the time counts."""
 
+    def file(wildcards):
+        path = str(getattr(RESULTS.run(wildcards.run), name))
+        goes_along = PLAN is not None and wildcards.run not in PLAN.open and not KEPT_IN
+        return ancient(path) if goes_along else path
 
-def settled_file(name):
-    """The same as an input function."""
-    return lambda wildcards: settled(
-        getattr(RESULTS.run(wildcards.run), name), wildcards.run
-    )
+    return file
 
 
 def kept_of(run):
@@ -295,33 +295,30 @@ def dataset_declared(wildcards):
 
 
 def made_by(wildcards):
-    """A finished run's spec, threads, prepared data and the run that it started from; of an open
-    one, those that it is to have."""
+    """What a run was made by (its `spec`, `threads`, `data` and `initial` run), or is to be."""
     if PLAN is not None and is_open(wildcards):
-        order = orders(wildcards.run)
-        return order["spec"], order["threads"], order["data"], order["initial"]
-    kept = kept_of(wildcards.run)
-    return kept["spec"], kept["threads"], kept["data"], kept["initial"]
+        return orders(wildcards.run)
+    return kept_of(wildcards.run)
 
 
 def data_read(wildcards):
     """The prepared data that a run was trained on."""
-    return ancient(str(RESULTS.data(made_by(wildcards)[2])))
+    return ancient(str(RESULTS.data(made_by(wildcards)["data"])))
 
 
 def threads_used(wildcards):
     """CPU threads that a run was trained with."""
-    return made_by(wildcards)[1]
+    return made_by(wildcards)["threads"]
 
 
 def pretrained_files(wildcards):
     """The weights files that a run's backbones start from and that are there."""
-    return backbone_files(made_by(wildcards)[0])
+    return backbone_files(made_by(wildcards)["spec"])
 
 
 def initial_run(wildcards):
     """The files of the run that a run started from."""
-    return files_to_start_from(made_by(wildcards)[3])
+    return files_to_start_from(made_by(wildcards)["initial"])
 
 
 def cam_choices(wildcards):
@@ -357,7 +354,7 @@ def read_files(notebook, *names):
     """Files of a notebook's runs that a stage reads. In a bucket all of them, which are fetched; on
     a disk those that tell another run from this one: each further one costs time.
     """
-    if bucket.VARIABLE not in os.environ:
+    if not KEPT_IN:
         names = ["record", "metrics"]
     runs = [
         RESULTS.run(run)
@@ -378,7 +375,7 @@ def mapped_runs(wildcards):
     for experiment in PROJECT.notebooks[name].experiments:
         for seed, maps in maps_of(name, experiment).items():
             found.append(RESULTS.notebook(name).drift(experiment, seed))
-            found += [maps] if bucket.VARIABLE in os.environ else []
+            found += [maps] if KEPT_IN else []
     return found
 
 
@@ -401,7 +398,7 @@ def shown_results(_wildcards):
     """What the page and the crate tell of all notebooks' runs."""
     each = [SimpleNamespace(notebook=name) for name in PROJECT.notebooks]
     data = sorted({file for notebook in each for file in data_shown(notebook)})
-    if bucket.VARIABLE not in os.environ:
+    if not KEPT_IN:
         return data
     return data + [
         file
@@ -462,10 +459,5 @@ def rule_graph(_wildcards):
         DRAWING.reset(token)
 
 
-reach_bucket()
-KEPT_IN = (
-    bucket.Bucket(os.environ[bucket.VARIABLE])
-    if bucket.VARIABLE in os.environ
-    else None
-)
+KEPT_IN = reach_bucket()
 PLAN = make_plan() if is_first_process() else None

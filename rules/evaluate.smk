@@ -1,6 +1,6 @@
 rule evaluate_run:
     input:
-        predictions=settled_file("predictions"),
+        predictions=settled("predictions"),
     output:
         RUN.metrics,
     log:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from scratchbook.errors import ScratchbookError, nearest
+from scratchbook.errors import ScratchbookError
 from scratchbook.plan import Plan
 from scratchbook.results.paths import RunFiles
 
-from .chosen import add_smoke, chosen_plan
+from .chosen import add_smoke, check_experiment, chosen_plan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,11 +41,7 @@ def run(given: argparse.Namespace) -> None:
     plan = chosen_plan([given.notebook], given.smoke)
     project = plan.project
     notebook = project.notebooks[given.notebook]
-    if given.experiment not in notebook.experiments:
-        raise ScratchbookError(
-            f"{given.notebook} has no {given.experiment!r}; "
-            f"{nearest(given.experiment, notebook.experiments)}"
-        )
+    check_experiment(project, given.notebook, given.experiment)
     run = _trained(plan, given)
 
     from scratchbook.cam.photos import map_photos, read_photos

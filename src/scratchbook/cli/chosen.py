@@ -7,6 +7,7 @@ from pathlib import Path
 
 from scratchbook.config.project import Project, load_project, notebook_names
 from scratchbook.config.reading import read_yaml
+from scratchbook.errors import ScratchbookError, nearest
 from scratchbook.plan import Plan
 
 CONFIG = Path("config")
@@ -47,3 +48,18 @@ def chosen_plan(names: list[str], smoke: bool = False) -> Plan:
     plan = Plan(chosen_project(names, smoke), gpu=False)
     plan.store.check()
     return plan
+
+
+def check_experiment(project: Project, notebook: str, experiment: str, option: str = "") -> None:
+    """Refuses an experiment that a notebook does not have.
+
+    Args:
+        option: by which it was given, if not by its place, `--experiments: `.
+
+    Raises:
+        ScratchbookError: it names the nearest one that there is.
+    """
+    known = project.notebooks[notebook].experiments
+    if experiment not in known:
+        told = f"{option}{notebook} has no {experiment!r}; {nearest(experiment, known)}"
+        raise ScratchbookError(told)

@@ -6,11 +6,11 @@ import argparse
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from scratchbook.errors import ScratchbookError, nearest
+from scratchbook.errors import ScratchbookError
 from scratchbook.plan import Plan
 from scratchbook.results.errors import ResultError
 
-from .chosen import add_smoke, chosen_plan
+from .chosen import add_smoke, check_experiment, chosen_plan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +29,7 @@ def run(given: argparse.Namespace) -> None:
     lines = [
         f"{experiment} seed {seed}: {told}"
         for experiment, seed, run in _chosen(plan, given)
-        if (told := _undone(plan, run) if given.undo else _asked(plan, run, given))
+        if (told := plan.store.undo(run) if given.undo else _asked(plan, run, given))
     ]
     if not lines:
         what = "nothing to take back" if given.undo else "no run of it is finished: `snakemake`"
@@ -44,10 +44,8 @@ def run(given: argparse.Namespace) -> None:
 def _chosen(plan: Plan, given: argparse.Namespace) -> Iterator[tuple[str, int, str]]:
     """Experiment, seed and place of each run that is meant."""
     runs = plan.runs(given.notebook)
-    if given.experiment is not None and given.experiment not in runs:
-        raise ScratchbookError(
-            f"{given.notebook} has no {given.experiment!r}; {nearest(given.experiment, runs)}"
-        )
+    if given.experiment is not None:
+        check_experiment(plan.project, given.notebook, given.experiment)
     seeds = {seed for of_experiment in runs.values() for seed in of_experiment}
     if given.seed is not None and given.seed not in seeds:
         raise ScratchbookError(
@@ -68,7 +66,3 @@ def _asked(plan: Plan, run: str, given: argparse.Namespace) -> str | None:
         pass  # a damaged one is asked for like any other
     again = plan.store.ask_again(run, given.experiment is None, datetime.now(UTC))
     return "is trained again" if again else "was asked for already"
-
-
-def _undone(plan: Plan, run: str) -> str | None:
-    return plan.store.undo(run)

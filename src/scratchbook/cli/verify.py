@@ -6,9 +6,9 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from scratchbook.errors import ScratchbookError, nearest
+from scratchbook.errors import ScratchbookError
 
-from .chosen import add_smoke, chosen_plan
+from .chosen import add_smoke, check_experiment, chosen_plan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,16 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(given: argparse.Namespace) -> int:
     plan = chosen_plan([given.notebook], given.smoke)
     project = plan.project
-    known = project.notebooks[given.notebook].experiments
     for name in given.experiments or ():
-        if name not in known:
-            raise ScratchbookError(
-                f"--experiments: {given.notebook} has no {name!r}; {nearest(name, known)}"
-            )
+        check_experiment(project, given.notebook, name, "--experiments: ")
     from scratchbook.verification import verify_run
 
     wrong, pretrained = 0, Path(project.settings.data_dir)
-    for experiment in given.experiments or known:
+    for experiment in given.experiments or project.notebooks[given.notebook].experiments:
         for seed in given.seeds or plan.seeds(given.notebook, experiment):
             run = plan.results.run(plan.run(given.notebook, experiment, seed))
             with tempfile.TemporaryDirectory(prefix="scratchbook-verify-") as scratch:
