@@ -175,21 +175,21 @@ def test_maps_that_were_left_out_are_neither_missing_nor_damaged(run: RunFiles) 
         read_cam(file)
 
 
-@pytest.mark.parametrize("attribute", ["class_names", "notes", "duplicates", "title"])
+@pytest.mark.parametrize("attribute", ["class_names", "notes", "duplicates", "source"])
 def test_prepared_data_with_a_damaged_attribute_are_refused(tmp_path: Path, attribute: str) -> None:
     data = Results(tmp_path).data("shapes")
     data.parent.mkdir()
     with h5py.File(data, "w") as file:
         file["images"] = np.zeros((2, 4, 4, 3), np.uint8)
         file["labels"], file["split"] = np.zeros(2, np.int64), np.zeros(2, np.uint8)
-        texts = {"dataset": "shapes", "title": "Shapes", "source": "", "sha256": ""}
+        texts = {"dataset": "shapes", "source": "", "sha256": ""}
         file.attrs.update(arrays_sha256="", preparing=1)
         file.attrs.update(texts | {"class_names": "[]", "notes": "[]", "duplicates": "[]"})
     prepared = Prepared(data)
     with pytest.raises(DamagedError, match=r"^shapes has an unreadable .*shapes\.h5"):
         prepared.names_of(np.array([0]))  # there are none
     with h5py.File(data, "r+") as file:
-        if attribute == "title":
+        if attribute == "source":
             del file.attrs[attribute]
         else:
             file.attrs[attribute] = "{[]"

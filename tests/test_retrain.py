@@ -24,8 +24,8 @@ def trained(jobs: set[str]) -> set[str]:
 
 def test_a_run_is_trained_again_and_put_back(project: Path) -> None:
     narrow, wide = (run_of(project, name) for name in ("narrow", "wide"))
-    place = project / "results/runs" / wide
-    before = contents(place)
+    place, other = (project / "results/runs" / run for run in (wide, narrow))
+    before, untouched = contents(place), contents(other)
     page = (project / "report.html").read_bytes()
 
     asked = scratchbook(project, "retrain", "halves", "wide")
@@ -60,7 +60,7 @@ def test_a_run_is_trained_again_and_put_back(project: Path) -> None:
     jobs = {job.split()[0] for job in planned(project)}
     assert "compare_experiments" in jobs
     assert not jobs & {"train_run", "keep_run", "map_attention", "evaluate_run"}
-    assert contents(project / "results/runs" / narrow)
+    assert contents(other) == untouched
 
 
 def test_asking_that_is_taken_back_leaves_all_as_it_was(project: Path) -> None:

@@ -411,22 +411,16 @@ def kill_again_and_again(folder: Path, kills: int, seed: int) -> Counter[str]:
     return survivor.killed
 
 
-@pytest.mark.long
+@pytest.mark.parametrize(
+    "kills",
+    [pytest.param(20, marks=pytest.mark.long), pytest.param(100, marks=pytest.mark.nightly)],
+)
 def test_whatever_is_killed_no_finished_run_is_lost_or_changed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    kills: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    killed = kill_again_and_again(tmp_path, kills=20, seed=0)
+    killed = kill_again_and_again(tmp_path, kills=kills, seed=kills // 100)
     with capsys.disabled():
         print(f"\nkilled: {dict(killed)}")
-    assert killed.total() >= 20
-
-
-@pytest.mark.nightly
-def test_a_hundred_kills_lose_no_finished_run_either(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    killed = kill_again_and_again(tmp_path, kills=100, seed=1)
-    with capsys.disabled():
-        print(f"\nkilled: {dict(killed)}")
-    assert killed.total() >= 100
-    assert killed.keys() >= {*STAGES, *ANYWHERE, "retrain"} - {"prepare_dataset"}
+    assert killed.total() >= kills
+    if kills >= 100:  # few need not strike everything
+        assert killed.keys() >= {*STAGES, *ANYWHERE, "retrain"} - {"prepare_dataset"}

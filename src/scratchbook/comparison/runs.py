@@ -13,7 +13,7 @@ from scratchbook.results.errors import DivergedError, ResultError
 from scratchbook.results.hdf5 import open_predictions
 from scratchbook.results.paths import Results, RunFiles
 from scratchbook.results.reading import read_history, read_metrics, read_record
-from scratchbook.specs import DeclaredExperiment
+from scratchbook.specs import DeclaredExperiment, Trial
 
 
 @dataclass
@@ -65,6 +65,20 @@ class Experiment:
         """Each finished run's figure, in the order of the seeds; runs without it left out."""
         found = [COMPARED[figure].of(run.measured) for run in self.runs]
         return [value for value in found if value is not None]
+
+
+def same_runs(page: Trial) -> dict[str, str]:
+    """Experiments that have the runs of another one, the baseline or else one before them, which
+    alone is compared: {experiment: that one}."""
+    baseline_first = sorted(page["experiments"], key=lambda one: one["name"] != page["baseline"])
+    first: dict[str, str] = {}
+    found = {}
+    for experiment in baseline_first:
+        for run in list(experiment["runs"].values())[:1]:
+            same = first.setdefault(run.rsplit("/", 1)[0], experiment["name"])
+            if same != experiment["name"]:
+                found[experiment["name"]] = same
+    return found
 
 
 def read_experiment(

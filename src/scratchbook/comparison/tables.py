@@ -17,6 +17,7 @@ from scratchbook.comparison.runs import (
     check_same,
     read_answers,
     read_experiment,
+    same_runs,
 )
 from scratchbook.comparison.statistics import (
     Answers,
@@ -88,7 +89,9 @@ def compare(
     run counts as failed, since it may only wait to be run on the new data.
     """
     declared = [read_experiment(one, results, page["reach"]) for one in page["experiments"]]
-    _tell_twins(declared, page["baseline"])
+    twins = same_runs(page)
+    for experiment in declared:
+        experiment.same_as = twins.get(experiment.name)
     metric, baseline = page["metric"], page["baseline"]
     split, answers = _read_all(declared, metric, partial)
     single = [x for x in declared if not x.same_as]
@@ -119,15 +122,6 @@ def compare(
         for seed, run in one["runs"].items()
     ]
     return Comparison(rows, pairs, metric, baseline, runs)
-
-
-def _tell_twins(declared: list[Experiment], baseline: str) -> None:
-    """Marks the experiments that are the same runs as another one: they are counted once."""
-    first: dict[tuple[str, ...], str] = {}
-    for experiment in sorted(declared, key=lambda one: one.name != baseline):
-        if runs := tuple(experiment.declared["runs"].values()):
-            same = first.setdefault(runs, experiment.name)
-            experiment.same_as = None if same == experiment.name else same
 
 
 def _read_all(

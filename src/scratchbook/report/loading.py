@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from scratchbook.comparison import Claim, Comparison, resolve_claim
-from scratchbook.comparison.runs import diverged
+from scratchbook.comparison.runs import diverged, same_runs
 from scratchbook.comparison.tables import COLUMNS, PAIR_COLUMNS, Row
 from scratchbook.comparison.verdict import Pair, pair_verdict
 from scratchbook.config.claims import settings_of
@@ -174,8 +174,16 @@ def load_notebook(page: Page, results: Results, tables: Results | None = None) -
     pairs["verdict"] = [pair_verdict(pair, len(pairs)) for pair in compared_pairs]
     shown: list[Row] = _records(rows)
     by_name = {row["experiment"]: row for row in shown}
+    same = same_runs(page)
     experiments = [
-        _load_experiment(declared, page, results, compared, by_name.get(declared["name"], {}))
+        _load_experiment(
+            declared,
+            page,
+            results,
+            compared,
+            by_name.get(declared["name"], {}),
+            same.get(declared["name"]),
+        )
         for declared in page["experiments"]
     ]
     problems += [f"{one.name}: {text}" for one in experiments for text in one.missing]
@@ -245,7 +253,12 @@ def confused_pairs(
 
 
 def _load_experiment(
-    declared: DeclaredExperiment, page: Page, results: Results, notebook: NotebookFiles, row: Row
+    declared: DeclaredExperiment,
+    page: Page,
+    results: Results,
+    notebook: NotebookFiles,
+    row: Row,
+    same: str | None,
 ) -> Experiment:
     runs: list[Run] = []
     missing: list[str] = []
@@ -295,18 +308,9 @@ def _load_experiment(
         tr("seed {seed} is left out, as the notebook says", seed=seed)
         for seed in declared["left_out"]
     ]
-    same = _twin(declared, page)
     if same:
         remarks.append(tr("these are the runs of {experiment}, counted once", experiment=same))
     return Experiment(declared, runs, gone + missing, remarks, row)
-
-
-def _twin(declared: DeclaredExperiment, page: Page) -> str:
-    """The experiment that has the same runs and is compared in this one's place; "" for none."""
-    runs = list(declared["runs"].values())
-    same = [one["name"] for one in page["experiments"] if list(one["runs"].values()) == runs]
-    first = page["baseline"] if page["baseline"] in same else same[0]
-    return "" if first == declared["name"] or not runs else first
 
 
 def _mixtures(experiments: list[Experiment]) -> list[str]:

@@ -25,7 +25,7 @@ from scratchbook.keys import digits_in
 
 from .errors import DamagedError, MissingError
 from .files import hash_file, link_file, write_json
-from .paths import Results, RunFiles, run_name, seed_of
+from .paths import RESERVED, Results, RunFiles, run_name, seed_of
 from .records import FileSum, Kept, RunRecord
 
 if TYPE_CHECKING:
@@ -359,8 +359,6 @@ def _stamp_of(name: str) -> str:
 
 def _of_layout_1(folder: Path) -> Path | None:
     """A run of the first layout, results/{notebook}/{experiment}/seed{n}/run.json."""
-    from .paths import RESERVED
-
     for notebook in sorted(folder.glob("*/")):
         if notebook.name not in RESERVED:
             for run in notebook.glob("*/seed*/run.json"):
