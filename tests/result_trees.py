@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 from scratchbook.evaluation import write_metrics
-from scratchbook.results.files import hash_file
+from scratchbook.results.files import sha256_file
 from scratchbook.results.paths import Results, RunFiles, run_name
 
 DATA = "shapes-0123456789ab-p1"
@@ -318,7 +318,7 @@ def _checksums(files: RunFiles, run: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sums(files: Iterable[Path]) -> dict[str, Any]:
-    return {file.name: {"size": file.stat().st_size, "sha256": hash_file(file)} for file in files}
+    return {file.name: {"size": file.stat().st_size, "sha256": sha256_file(file)} for file in files}
 
 
 def make_predictions(

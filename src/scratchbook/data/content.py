@@ -10,7 +10,6 @@ Only the standard library is imported: a Snakefile asks for contents whenever it
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import os
 import re
@@ -28,12 +27,12 @@ from scratchbook.data.files import (
     counted,
     listed,
     open_files,
-    sha256_file,
 )
 from scratchbook.data.location import Located, all_there, locate
 from scratchbook.data.numbers import KINDS
 from scratchbook.errors import ScratchbookError
-from scratchbook.results.files import write_text
+from scratchbook.keys import digits_of
+from scratchbook.results.files import sha256_file, write_text
 
 if TYPE_CHECKING:
     from scratchbook.config.datasets import Dataset, Source
@@ -84,7 +83,7 @@ def data_identity(dataset: Dataset, content: Content, limit: int | None = None) 
     parts: dict[str, object] = {**_declared_dataset(dataset), "source": source}
     if limit is not None:
         parts["limit"] = limit
-    return _hash({**parts, "content": content.sha256})[:12]
+    return digits_of({**parts, "content": content.sha256})
 
 
 class Sources:
@@ -236,7 +235,10 @@ class Sources:
         """Known by the archive as a whole; what is read of it hangs on the declaration too."""
         rules = [_declared(source), _place(source), sorted(IMAGE_SUFFIXES)]
         return self._remembered(
-            "archives", (str(path), _hash(rules)), path, lambda: self._of_files(source, path, None)
+            "archives",
+            (str(path), digits_of(rules)),
+            path,
+            lambda: self._of_files(source, path, None),
         )
 
     def _of_files(self, source: Any, path: Path, hash_file: Callable[[str], str] | None) -> str:
@@ -335,7 +337,7 @@ def _turn(seen: str) -> int:
 
 def _seen_key(dataset: Dataset, source: Source) -> tuple[str, str]:
     """A declaration, but for words: a source that is added later leaves those of the others."""
-    return _hash(_declared_dataset(dataset))[:12], _hash([_declared(source), _place(source)])[:12]
+    return digits_of(_declared_dataset(dataset)), digits_of([_declared(source), _place(source)])
 
 
 # --- what is declared -----------------------------------------------------------------------------
@@ -373,8 +375,3 @@ def _place(source: Any) -> dict[str, object]:
     if kind == "hdf5":
         place["splits"] = {split: [of.images, of.labels] for split, of in source.splits.items()}
     return place
-
-
-def _hash(values: object) -> str:
-    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -19,6 +19,7 @@ from typing import IO
 
 from scratchbook.data.location import walk
 from scratchbook.errors import ScratchbookError
+from scratchbook.results.files import sha256_file
 
 IMAGE_SUFFIXES = frozenset(
     (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -241,11 +242,6 @@ def _refuse_unsafe(path: Path, names: list[str]) -> None:
             f"{path}: refused, for it names files outside of itself:\n{listed(bad)}\n"
             "An honest archive has no such members; make it anew from a folder."
         )
-
-
-def sha256_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sha256(file: IO[bytes]) -> str:

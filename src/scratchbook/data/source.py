@@ -17,9 +17,10 @@ import numpy as np
 
 from scratchbook.config import datasets
 from scratchbook.data import layout
-from scratchbook.data.files import open_files, sha256_file
+from scratchbook.data.files import open_files
 from scratchbook.data.location import Located
 from scratchbook.errors import ScratchbookError, nearest
+from scratchbook.results.files import sha256_file
 from scratchbook.results.records import SPLITS
 
 

@@ -60,13 +60,14 @@ def try_room(path: Path, size: int) -> None:
         partial.unlink(missing_ok=True)
 
 
-def hash_file(path: Path) -> str | None:
-    """The sha256 of a file's bytes, or None where there is no such file."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        return None
+def sha256_file(path: Path) -> str:
+    """The sha256 of a file's bytes.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def link_file(source: str | Path, target: str | Path) -> None:

@@ -24,7 +24,7 @@ from scratchbook.errors import ScratchbookError
 from scratchbook.keys import digits_in
 
 from .errors import DamagedError, MissingError
-from .files import hash_file, link_file, write_json
+from .files import link_file, sha256_file, write_json
 from .paths import RESERVED, Results, RunFiles, run_name, seed_of
 from .records import FileSum, Kept, RunRecord
 
@@ -341,7 +341,7 @@ def _sums(run: RunFiles, now: datetime) -> Kept:
         finished=now.astimezone(UTC).isoformat(timespec="seconds"),
         files={
             file.relative_to(run.folder).as_posix(): FileSum(
-                size=file.stat().st_size, sha256=hash_file(file) or ""
+                size=file.stat().st_size, sha256=sha256_file(file)
             )
             for file in files
         },

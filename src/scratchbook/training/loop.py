@@ -14,7 +14,7 @@ import numpy as np
 from scratchbook.console import duration
 from scratchbook.errors import ScratchbookError
 from scratchbook.keys import with_frozen
-from scratchbook.results.files import hash_file, try_room
+from scratchbook.results.files import sha256_file, try_room
 from scratchbook.results.hdf5 import HDF5_OVERHEAD
 from scratchbook.results.records import Epoch
 from scratchbook.specs import KerasObject
@@ -231,7 +231,7 @@ def save(setup: Setup, state: RunState, snapshot: Snapshot, begun: float) -> Non
             size = count_bytes(model.variables) + HDF5_OVERHEAD * (1 + len(model.variables))
             try_room(file, size)
             setup.bare_model.save_weights(file)
-            snapshot.checkpoints[epoch] = hash_file(file) or ""
+            snapshot.checkpoints[epoch] = sha256_file(file)
         snapshot.checkpoints = {e: d for e, d in snapshot.checkpoints.items() if e in wanted}
         snapshot.wall_seconds = time.perf_counter() - begun
         values = (keras.ops.convert_to_numpy(variable) for variable in setup.variables)

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from scratchbook import models, provenance
-from scratchbook.results.files import hash_file, link_file, write_atomically, write_json
+from scratchbook.results.files import link_file, sha256_file, write_atomically, write_json
 from scratchbook.results.hdf5 import write_predictions
 from scratchbook.results.paths import RunFiles
 from scratchbook.results.reading import read_record, write_history
@@ -139,9 +139,7 @@ def _started_from(name: str, run: RunFiles, spec: Spec) -> StartedFrom:
     record = read_record(run)
     epoch = models.starting_epoch(record, spec["initial_weights"]["checkpoint"])
     file = run.weights(record).get(epoch)
-    return StartedFrom(
-        run=name, epoch=epoch, weights_sha256=(hash_file(file) if file else None) or ""
-    )
+    return StartedFrom(run=name, epoch=epoch, weights_sha256=sha256_file(file) if file else "")
 
 
 def predict_splits(setup: Setup) -> dict[str, SplitPredictions]:

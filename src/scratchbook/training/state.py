@@ -19,7 +19,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from scratchbook.errors import ScratchbookError
-from scratchbook.results.files import hash_file, write_atomically, write_text
+from scratchbook.results.files import sha256_file, write_atomically, write_text
 from scratchbook.results.paths import StateFiles
 from scratchbook.results.records import Epoch
 
@@ -122,7 +122,8 @@ class RunState:
             damaged = [
                 epoch
                 for epoch, digest in snapshot.checkpoints.items()
-                if hash_file(self.files.checkpoint(epoch)) != digest
+                if not (weights := self.files.checkpoint(epoch)).is_file()
+                or sha256_file(weights) != digest
             ]
             if damaged:
                 self._say(f"{file.name}: its weights of epoch {damaged[0]} are damaged or missing")
