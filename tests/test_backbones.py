@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from projects import DATASETS, make_project, planned, snakemake
+from projects import DATASETS, make_project, planned, run_of, snakemake
 from scratchbook import models
 from scratchbook.config.layers import layer_object
 from scratchbook.results.hdf5 import read_cam
@@ -62,18 +62,19 @@ def test_a_frozen_and_a_thawed_backbone_are_mapped_from_the_weights_they_started
     answer = snakemake(project, "--resources", "gpu=0")
     assert answer.returncode == 0, answer.stderr[-5000:]
 
-    runs, cams = {}, {}
+    runs, cams, places = {}, {}, {}
     for name in ("frozen", "thawed"):
-        folder = project / f"results/halves/{name}/seed0"
-        runs[name] = json.loads((folder / "run.json").read_text())
-        cams[name] = read_cam(RunFiles(folder))
+        places[name] = run_of(project, name)
+        files = RunFiles(project / "results/runs" / places[name])
+        runs[name] = json.loads(files.record.read_text())
+        cams[name] = read_cam(next(files.derived.glob("cam-*.h5")))
         assert cams[name].layer.startswith("mobilenet/")
         assert np.isfinite(cams[name].maps).all()
     head = 64 * 3 + 3
     assert runs["frozen"]["parameters"]["trainable"] == head
     assert runs["thawed"]["parameters"]["trainable"] > head
 
-    data = Prepared(project / "results/data/shapes.h5")
+    data = Prepared(project / f"results/data/{runs['frozen']['data']['file']}.h5")
     images = data.images[cams["frozen"].images]
     np.testing.assert_allclose(
         cams["frozen"].probability[0], first_seen(runs["frozen"], project, images), atol=1e-4
@@ -82,11 +83,15 @@ def test_a_frozen_and_a_thawed_backbone_are_mapped_from_the_weights_they_started
     np.testing.assert_allclose(
         cams["thawed"].probability[0], cams["frozen"].probability[best], atol=1e-4
     )
-    weights_moved(project, runs)
+    weights_moved(project, runs, places)
 
     assert not planned(project)
     save_weights(project / "data/cut.weights.h5", seed=6)
-    assert {"train_run halves/frozen/0", "map_attention halves/frozen/0"} <= planned(project)
+    again = planned(project)
+    for name in ("frozen", "thawed"):  # for the one starts from the other
+        anew = run_of(project, name)
+        assert anew != places[name]
+        assert f"train_run {anew}" in again
 
 
 def first_seen(run: dict[str, Any], project: Path, images: np.ndarray) -> np.ndarray:
@@ -96,12 +101,12 @@ def first_seen(run: dict[str, Any], project: Path, images: np.ndarray) -> np.nda
     return softmax(model.predict_on_batch(images), axis=1)
 
 
-def weights_moved(project: Path, runs: dict[str, Any]) -> None:
+def weights_moved(project: Path, runs: dict[str, Any], places: dict[str, str]) -> None:
     """The frozen backbone ends as it began, the thawed one does not."""
     for name, run in runs.items():
         last = next(e["file"] for e in run["checkpoints"] if "last" in e["kept_for"])
         model = models.build(run["spec"], SIZE)
-        model.load_weights(project / f"results/halves/{name}/seed0/checkpoints/{last}")
+        model.load_weights(project / f"results/runs/{places[name]}/checkpoints/{last}")
         ended = model.get_layer("mobilenet").get_weights()
         model.get_layer("mobilenet").load_weights(project / "data/cut.weights.h5")
         began = model.get_layer("mobilenet").get_weights()

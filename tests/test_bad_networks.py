@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from projects import DATASETS, make_project, scratchbook, snakemake
+from projects import DATASETS, make_project, run_of, scratchbook, snakemake
 
 HEAD = """
       - GlobalAveragePooling2D
@@ -115,12 +115,11 @@ def test_what_only_the_data_and_the_weights_can_tell_stops_its_run_alone_in_one_
         file["layers/dense/vars/0"] = np.zeros((500, 7), dtype=np.float32)
     whole = (project / "data/other.h5").read_bytes()
     (project / "data/truncated.h5").write_bytes(whole[: len(whole) // 2])
-    runs = [f"results/halves/{name}/seed0/run.json" for name in
-            ("good", "absent", "truncated", "other", "batch", "classes")]  # fmt: skip
-    answer = snakemake(project, "--resources", "gpu=0", "--", *runs)
+    runs = {name: project / "results/runs" / run_of(project, name) / "run.json" for name in
+            ("good", "absent", "truncated", "other", "batch", "classes")}  # fmt: skip
+    answer = snakemake(project, "--resources", "gpu=0", "--keep-going")
     assert answer.returncode != 0
-    assert (project / runs[0]).exists()
-    assert not any((project / run).exists() for run in runs[1:])
+    assert [name for name, run in runs.items() if run.exists()] == ["good"]
     assert "Traceback" not in answer.stderr
     said = dict(re.findall(r"^halves/(\w+) seed 0: error: (.*)$", answer.stderr, flags=re.M))
     weights = "layers[0]: Backbone 'mobilenet': weights: "
