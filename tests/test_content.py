@@ -22,7 +22,7 @@ from typing import get_args
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -616,6 +616,7 @@ with tempfile.TemporaryDirectory() as _place:
     st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=3),
     st.floats(0, 1),
 )
+@example("x.zip", [(0.140625, 8), (0.1640625, 128)], 1.0)  # a name that is said to be UTF-8
 def test_no_damage_of_an_archive_ends_in_a_traceback(name, flips, cut):
     content = bytearray(WHOLE[name])
     for where, value in flips:

@@ -31,6 +31,7 @@ READ_ERRORS = (
     lzma.LZMAError,
     tarfile.TarError,
     zipfile.BadZipFile,
+    UnicodeDecodeError,  # a name in a zip that says it is UTF-8
     zlib.error,
 )
 _LARGEST_FILE = 256 << 20  # bytes; no photograph is larger, and it must fit into memory
